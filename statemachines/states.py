@@ -1,0 +1,229 @@
+"""What dcsup remembers: the state of one cluster, and nothing that the log does not record.
+
+`ClusterState` is only ever changed by `statemachines.folding.fold`. It is JSON all through, so that `dcsup status --json`, a snapshot
+and the fold of an exported file can be compared as wholes (I6).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from statemachines.configuration import ClusterSettings
+from statemachines.entries import GENESIS_HASH, GENESIS_ID
+
+ServiceState = Literal["stopped", "starting", "running", "failing-over", "recovering", "stopping", "failed"]
+NodeState = Literal["stopped", "starting", "running", "failing-over", "recovering", "failed"]
+FailoverState = Literal["suspected", "acting", "starting", "resuming", "ended"]
+Kind = Literal["failure", "move", "restart", "shutdown", "none"]
+Outcome = Literal["completed", "failed", "superseded", "cleared"]
+ScheduleOutcome = Literal["resumed", "auto_started", "missed", "unexpected", "unknown"]
+
+SERVICE_STATES: tuple[ServiceState, ...] = ("stopped", "starting", "running", "failing-over", "recovering", "stopping", "failed")
+NODE_STATES: tuple[NodeState, ...] = ("stopped", "starting", "running", "failing-over", "recovering", "failed")
+FAILOVER_STATES: tuple[FailoverState, ...] = ("suspected", "acting", "starting", "resuming", "ended")
+
+PHASES: tuple[tuple[str, str, str], ...] = (
+    ("detect", "symptom", "acted"),
+    ("stop", "stop_called", "stop_ended"),
+    ("takeover", "stop_ended", "start_called"),
+    ("dispatch", "start_called", "first_command"),
+    ("start", "first_command", "last_command"),
+    ("verify", "last_command", "verified"),
+    ("resume", "verified", "judged"),
+)
+"""Phase, and the two points that bound it (DESIGN.md). `total` is from `symptom` to `judged`."""
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Poll(Part):
+    status: Literal["healthy", "unhealthy", "unknown"]
+    verified: bool
+    code: int | None
+    ticket: str | None
+    at_ms: float
+
+
+class NodeStatus(Part):
+    state: NodeState = "stopped"
+    role: Literal["active", "standby"] = "standby"
+    since_ms: int = 0
+    boot: str | None = None
+    present: bool = False
+    """Its worker shows signs of life."""
+    watched: bool = True
+    """Its watch job shows signs of life (only meaningful while present)."""
+    skew_s: float | None = None
+
+
+class ServiceStatus(Part):
+    state: ServiceState = "stopped"
+    node: str | None = None
+    """Where it runs, or was last asked to run."""
+    since_ms: int = 0
+    verified: bool = False
+    last_start_verb: str | None = None
+    last_stop_verb: str | None = None
+    """The verb of the stop that ended since the last start; None: it was not stopped (G7)."""
+    polls: dict[str, Poll] = {}
+
+
+class CommandStatus(Part):
+    n: int
+    service: str
+    verb: str
+    job_id: str | None = None
+    by: Literal["worker", "script"] | None = None
+    started_ms: float | None = None
+    ended_ms: float | None = None
+    result: Literal["ok", "fail", "lost"] | None = None
+    ran: bool = True
+
+
+class TicketStatus(Part):
+    ticket: str
+    node: str
+    script: Literal["start", "stop"]
+    event: str
+    factor: str = ""
+    term: int
+    called_ms: float
+    commands: list[CommandStatus]
+    owner: Literal["dcsup", "script"] = "dcsup"
+    verdict: int | None = None
+    code: int | None = None
+    """What the script returned; None while it lives."""
+
+
+class ScheduleEntry(Part):
+    name: str
+    startup_mode: Literal["auto", "manual"]
+    state: Literal["started", "stopped"]
+
+
+class Observation(Part):
+    node: str
+    at_ms: float
+    ticket: str | None
+    schedules: list[ScheduleEntry]
+
+
+class ScheduleVerdict(Part):
+    name: str
+    outcome: ScheduleOutcome
+
+
+class Judgement(Part):
+    """What came of a service's schedules after a start: every verdict names its rule and the age of its evidence."""
+
+    service: str
+    rule: Literal["G4", "G5", "G6"]
+    assumed: bool
+    """G7: nothing was stopped, so the rule is a named assumption."""
+    evidence_age_s: float | None
+    """From the last observation before the first symptom to that symptom; None: there was none."""
+    schedules: list[ScheduleVerdict]
+
+
+class ScheduleStatus(Part):
+    latest: Observation | None = None
+    before: Observation | None = None
+    """The observation before the latest one: facts of one moment may arrive in either order."""
+    baseline: Observation | None = None
+    """What ran before the present start: what must come back."""
+    owed: bool = False
+    """A start was verified (or is under way) and its schedules are not judged yet."""
+    rule: Literal["G4", "G5", "G6"] | None = None
+    assumed: bool = False
+    symptom_ms: float | None = None
+    judgement: Judgement | None = None
+    probe_error: str | None = None
+
+
+class FailoverStatus(Part):
+    id: str
+    state: FailoverState = "suspected"
+    kind: Kind = "none"
+    trigger: str = ""
+    """What showed first: poll, watch, node, alert, cluster-view, stop-hook, start-hook."""
+    initiator: Literal["cluster", "operator"] = "cluster"
+    node_from: str | None = None
+    node_to: str | None = None
+    term: int | None = None
+    points: dict[str, float] = {}
+    """Boundary -> ms since the epoch on Redis's time line."""
+    clocks: dict[str, str] = {}
+    """Boundary -> `redis`, or `node` with its error when the fact was handed in late."""
+    phases: dict[str, float] = {}
+    """Phase -> seconds; a phase whose ends were not both seen is absent."""
+    total_s: float | None = None
+    outcome: Outcome | None = None
+    reason: str = ""
+    restarts: int = 0
+    judgements: list[Judgement] = []
+    by_script: int = 0
+    """Commands that the plain sequence ran in this failover."""
+
+
+class ClusterView(Part):
+    node: str
+    at_ms: float
+    group_state: str
+    current: str | None
+    servers: dict[str, str]
+
+
+class Counts(Part):
+    facts: int = 0
+    decisions: int = 0
+    quarantined: int = 0
+    skipped: dict[str, int] = {}
+    commands_by_script: dict[str, int] = {}
+    """`node/service` -> commands that the plain sequence ran."""
+    facts_lost: int = 0
+
+
+class ClusterState(Part):
+    cluster: str
+    last_id: str = GENESIS_ID
+    last_hash: str = GENESIS_HASH
+    epoch: int = 0
+    leader: str | None = None
+    settings: ClusterSettings | None = None
+    paused_since_ms: int | None = None
+    paused_by: str | None = None
+    nodes: dict[str, NodeStatus] = {}
+    services: dict[str, ServiceStatus] = {}
+    term: int = 0
+    active: str | None = None
+    """The node of the present term."""
+    tickets: dict[str, TicketStatus] = {}
+    start_ticket: str | None = None
+    """The start call of the present term."""
+    stop_ticket: str | None = None
+    schedules: dict[str, ScheduleStatus] = {}
+    failover: FailoverStatus | None = None
+    """The one that is open."""
+    failovers: list[FailoverStatus] = []
+    """The last ones that ended, oldest first, at most `KEPT_FAILOVERS`."""
+    failover_count: int = 0
+    deadlines: dict[str, int] = {}
+    """Deadline id -> due, ms since the epoch."""
+    sources: dict[str, dict[str, int]] = {}
+    """Inbox -> stream -> last number applied: the dedupe (I5)."""
+    view: ClusterView | None = None
+    double_activation: bool = False
+    counts: Counts = Counts()
+
+
+KEPT_FAILOVERS = 20
+KEPT_TICKETS = 8
+KEPT_STREAMS = 8
+
+
+def new_state(cluster: str) -> ClusterState:
+    return ClusterState(cluster=cluster)
