@@ -7,12 +7,37 @@ it. `[node]` says where things are on one machine (paths, commands); it never le
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from statemachines import wire
 from statemachines.durations import Seconds
+
+
+class Clash(NamedTuple):
+    """Two settings that do not go together: where (below the table that noticed it), and a text with named values to fill in."""
+
+    where: tuple[str | int, ...]
+    text: str
+    values: dict[str, Any]
+
+    def __str__(self) -> str:
+        place = ".".join(map(str, self.where))
+        return f"{place}: {self.text.format(**self.values)}" if place else self.text.format(**self.values)
+
+
+class Inconsistent(ValueError):
+    """Every clash of a table at once; carries them apart, so that a reader of the file can tell each one's line."""
+
+    def __init__(self, clashes: list[Clash]) -> None:
+        super().__init__("; ".join(map(str, clashes)))
+        self.clashes = clashes
+
+
+def _refuse(clashes: list[Clash]) -> None:
+    if clashes:
+        raise Inconsistent(clashes)
 
 
 def _name(value: str) -> str:
@@ -23,6 +48,7 @@ def _name(value: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 Argv = Annotated[list[str], Field(min_length=1)]
+Positive = Annotated[Seconds, Field(gt=0)]
 Verb = Literal["start", "recover", "stop", "faststop"]
 Mode = Literal["observe", "supervise"]
 
@@ -50,12 +76,12 @@ class WatchSettings(Section):
     """How `dcstatus` is polled (G20, G22). `profile = "fast"` is for sites that know that an early 0 is true and cheap."""
 
     profile: Literal["normal", "fast"] = "normal"
-    interval: Seconds = 10.0
+    interval: Positive = 10.0
     first_check_after: Seconds | None = None
-    startup_interval: Seconds | None = None
+    startup_interval: Positive | None = None
     verify_confirm: Annotated[int, Field(ge=1, le=20)] | None = None
     confirm: Annotated[int, Field(ge=1, le=20)] = 1
-    poll_limit: Seconds = 30.0
+    poll_limit: Positive = 30.0
     unknown_confirm: Annotated[int, Field(ge=1)] | None = None
     """How many polls in a row without an answer count as one failed poll; None: never (the guide would only wait)."""
 
@@ -82,9 +108,9 @@ class WatchSettings(Section):
 class ScriptSettings(Section):
     """Limits of one kind of script call."""
 
-    command_limit: Seconds = 300.0
+    command_limit: Positive = 300.0
     """After this a command is ended with everything that it started and counts as failed."""
-    deadline: Seconds = 600.0
+    deadline: Positive = 600.0
     """After this a call that has not reached its end state is given up."""
 
 
@@ -96,10 +122,10 @@ class StopSettings(ScriptSettings):
 class ScheduleSettings(Section):
     after_death: Literal["G4"] = "G4"
     """G7: which rule is assumed where nothing was stopped because node or process died."""
-    probe_interval: Seconds = 60.0
+    probe_interval: Positive = 60.0
     settle: Seconds = 2.0
     """How long after the verification an observation must be taken to count."""
-    deadline: Seconds = 60.0
+    deadline: Positive = 60.0
     """How long after the verification the last observation decides."""
     probe: Literal["command", "none"] = "command"
     """`none` says on purpose that this site cannot list its schedules: outcomes are `unknown`."""
@@ -117,30 +143,48 @@ class ClusterSettings(Section):
     start: ScriptSettings = ScriptSettings()
     stop: StopSettings = StopSettings()
     schedules: ScheduleSettings = ScheduleSettings()
-    ack_timeout: Seconds = 4.0
+    ack_timeout: Positive = 4.0
     """How long a hook waits for its ticket to be taken."""
-    node_ttl: Seconds = 5.0
+    node_ttl: Positive = 5.0
     """A node whose sign of life is older is lost."""
-    takeover_deadline: Seconds = 900.0
+    takeover_deadline: Positive = 900.0
     """A group that was taken away and is not started anywhere after this long: the failover failed."""
-    suspicion_deadline: Seconds = 600.0
+    suspicion_deadline: Positive = 600.0
     """A symptom on which the cluster manager did not act for this long is cleared."""
     probation: Seconds = 10.0
     """How long a returned node is `recovering`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> ClusterSettings:
+        _refuse([*self._clashes_of_services(), *self._clashes_of_nodes()])
+        return self
+
+    def _clashes_of_services(self) -> list[Clash]:
         names = [service.name for service in self.services]
-        if len(set(names)) != len(names):
-            raise ValueError("services: two services have the same name")
+        clashes = [
+            Clash(("services", n, "name"), "two services are called '{name}'", {"name": name})
+            for n, name in enumerate(names)
+            if name in names[:n]
+        ]
         kinds = [service.kind for service in self.services]
         if "agent" in kinds and "server" in kinds and kinds.index("server") < len(kinds) - 1 - kinds[::-1].index("agent"):
-            raise ValueError("services: an agent on the server's machine is started before the server (G23): put it first")
-        for one in self.nodes:
-            for other in self.nodes:
-                if one is not other and other.startswith(one):
-                    raise ValueError(f"nodes: '{one}' is a prefix of '{other}', so Redis access rules cannot tell them apart")
-        return self
+            text = "an agent on the server's machine is started before the server (G23): put it first"
+            clashes.append(Clash(("services", kinds.index("server")), text, {}))
+        return clashes
+
+    def _clashes_of_nodes(self) -> list[Clash]:
+        twins = [
+            Clash(("nodes", n), "two nodes are called '{name}'", {"name": name})
+            for n, name in enumerate(self.nodes)
+            if name in self.nodes[:n]
+        ]
+        text = "'{one}' is a prefix of '{other}', so Redis access rules cannot tell them apart"
+        return twins + [
+            Clash(("nodes", self.nodes.index(one)), text, {"one": one, "other": other})
+            for one in dict.fromkeys(self.nodes)
+            for other in dict.fromkeys(self.nodes)
+            if one != other and other.startswith(one)
+        ]
 
     def service(self, name: str) -> ServiceSettings | None:
         return next((service for service in self.services if service.name == name), None)
@@ -171,7 +215,7 @@ class NodeSettings(Section):
     """Prints one JSON object a line: name, startup_mode auto|manual, state started|stopped."""
     clpstat: Argv | None = None
     clpgrp: Argv | None = None
-    view_interval: Seconds = 5.0
+    view_interval: Positive = 5.0
 
 
 class RedisSettings(Section):
@@ -182,14 +226,14 @@ class RedisSettings(Section):
     @model_validator(mode="after")
     def _one(self) -> RedisSettings:
         if (self.url is None) == (self.embedded is None):
-            raise ValueError("set either url (a Redis of your own) or embedded (a folder), and not both")
+            _refuse([Clash((), "set either url (a Redis of your own) or embedded (a folder), and not both", {})])
         return self
 
 
 class OrchestratorSettings(Section):
     listen: str = "127.0.0.1:9464"
     """Where /metrics and /status are served."""
-    lease_ttl: Seconds = 1.5
+    lease_ttl: Positive = 1.5
     snapshot_every: Annotated[int, Field(ge=10)] = 500
     """Log entries between two snapshots."""
 
@@ -197,19 +241,25 @@ class OrchestratorSettings(Section):
 class Configuration(Section):
     redis: RedisSettings
     orchestrator: OrchestratorSettings = OrchestratorSettings()
-    clusters: dict[Name, ClusterSettings]
+    clusters: Annotated[dict[Name, ClusterSettings], Field(min_length=1)]
     node: NodeSettings | None = None
 
     @model_validator(mode="after")
     def _node_fits(self) -> Configuration:
         if self.node is None:
             return self
-        cluster = self.clusters.get(self.node.cluster)
-        if cluster is None:
-            raise ValueError(f"node: cluster '{self.node.cluster}' has no [clusters.{self.node.cluster}] table")
-        if self.node.name not in cluster.nodes:
-            raise ValueError(f"node: '{self.node.name}' is not among the nodes of cluster '{self.node.cluster}'")
-        missing = [s.name for s in cluster.services if s.name not in self.node.services]
-        if missing:
-            raise ValueError(f"node: no [node.services.{missing[0]}] table, though the cluster has that service")
+        _refuse(self._clashes_of_node(self.node))
         return self
+
+    def _clashes_of_node(self, node: NodeSettings) -> list[Clash]:
+        cluster = self.clusters.get(node.cluster)
+        if cluster is None:
+            text = "cluster '{cluster}' has no [clusters.{cluster}] table"
+            return [Clash(("node", "cluster"), text, {"cluster": node.cluster})]
+        clashes = []
+        if node.name not in cluster.nodes:
+            text = "'{name}' is not among the nodes of cluster '{cluster}'"
+            clashes.append(Clash(("node", "name"), text, {"name": node.name, "cluster": node.cluster}))
+        text = "there is no [node.services.{service}] table, though the cluster has that service"
+        missing = [service.name for service in cluster.services if service.name not in node.services]
+        return clashes + [Clash(("node", "services"), text, {"service": name}) for name in missing]
