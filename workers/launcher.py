@@ -178,7 +178,10 @@ class Launcher:
             raise Refusal("agent-down", agent["service"])
 
     def _ask(self, question: list[str]) -> int | None:
-        return processes.run_limited(question, min(self.spec.poll_limit_s, self.spec.limit_s / 2), leader=False)
+        try:
+            return processes.run_limited(question, min(self.spec.poll_limit_s, self.spec.limit_s / 2), leader=False)
+        except OSError:
+            return None  # cannot be asked: not known to be healthy
 
     # 3, 4: the claim
 

@@ -241,13 +241,13 @@ def run_limited(argv: list[str], limit_s: float, keep_waiting: Callable[[], bool
         leader: give it a group of its own. False: it stays in ours, for a caller that is ended as a group.
 
     Returns:
-        The exit code; None when it gave none: not in time, not started, or no longer wanted. None is *unknown*, never a failure.
+        The exit code; None when it gave none: not in time, or no longer wanted. None is *unknown*, never a failure.
+
+    Raises:
+        OSError: it cannot be started.
     """
     quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    try:
-        child = spawn_leader(argv, **quiet) if leader else subprocess.Popen(argv, **quiet)
-    except OSError:
-        return None
+    child = spawn_leader(argv, **quiet) if leader else subprocess.Popen(argv, **quiet)
     give_up = time.monotonic() + limit_s
     while True:
         try:

@@ -1,0 +1,35 @@
+"""`hook stop`: judged by the end state, never by a command's exit code; ends 0 once nothing of the list runs (NODE.md).
+
+Not running means all three: the ticket's own verb ended (however), a `dcstatus` that *began* after that said not healthy, and no
+process of an older ticket lives that could still bring the service up. Unknown counts as running.
+"""
+
+from __future__ import annotations
+
+from workers import journal, statuses
+from workers.hooks.calls import OPTIONS, Call, Look, older_process_lives
+from workers.hooks.common import Options
+
+
+class StopCall(Call):
+    fact = "StopHookCalled"
+
+    def about(self, fields: dict[str, str]) -> dict[str, object]:
+        return {"factor": fields.get("factor", "")}
+
+    def is_settled(self, entry: journal.Entry | None, status: statuses.Status | None) -> bool:
+        if entry is None or entry.state not in ("ok", "fail") or entry.mono_s is None or status is None:
+            return False
+        if status.polling or status.mono_started is None or status.mono is None:
+            return False  # while a poll is under way the file's verdict belongs to an earlier one than its beginning
+        return status.status == "unhealthy" and entry.mono_s < status.mono_started <= status.mono
+
+    def is_reached(self, look: Look) -> bool:
+        return super().is_reached(look) and look.ticket is not None and not older_process_lives(self.folder, self.boot, look.ticket)
+
+    def _waits_for_poll(self, entry: journal.Entry | None) -> bool:
+        return entry is not None and entry.state in ("ok", "fail")
+
+
+def run(argv: list[str]) -> tuple[int, str]:
+    return StopCall(Options(argv, OPTIONS)).run()
