@@ -45,7 +45,7 @@ class Entry:
 
     @property
     def is_fact(self) -> bool:
-        return self.cause is None
+        return self.cause is None and self.source != "dcsup"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,293 @@
-"""The fold: how an entry changes the state. Nothing else ever does."""
+"""The fold: how an entry changes the state. Nothing else ever does (I6).
+
+Facts leave evidence: what was seen, when, by whom. Decisions carry their whole effect with them: the `transitions` that they made and
+`changes`, a patch of the state. So the state is what the log records, whatever tomorrow's rules say, and folding is cheap.
+"""
 
 from __future__ import annotations
 
-from statemachines.entries import Sealed
-from statemachines.states import ClusterState
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel
+
+from statemachines.configuration import ClusterSettings
+from statemachines.entries import Entry, Sealed
+from statemachines.states import (
+    KEPT_FAILOVERS,
+    KEPT_STREAMS,
+    KEPT_TICKETS,
+    ClusterState,
+    ClusterView,
+    CommandStatus,
+    FailoverStatus,
+    NodeStatus,
+    Observation,
+    Poll,
+    ScheduleEntry,
+    ScheduleStatus,
+    ServiceStatus,
+    TicketStatus,
+)
 
 
-def fold(state: ClusterState, sealed: Sealed) -> None: ...
+def fold(state: ClusterState, sealed: Sealed) -> None:
+    """Apply one entry to the state, in place."""
+    entry = sealed.entry
+    state.last_id, state.last_hash = entry.id, sealed.hash
+    if entry.cause is not None or entry.source == "dcsup":
+        state.counts.decisions += 1
+        for transition in entry.transitions:
+            _move(state, entry, transition)
+        if entry.type == "FactQuarantined":
+            state.counts.quarantined += 1
+        elif entry.type == "DecisionSkipped":
+            reason = entry.data["reason"]
+            state.counts.skipped[reason] = state.counts.skipped.get(reason, 0) + 1
+        elif entry.type == "FactsLost":
+            state.counts.facts_lost += entry.data["count"]
+        _note_source(state, entry)
+        patch(state, entry.data.get("changes", {}))
+        return
+    state.counts.facts += 1
+    _note_source(state, entry)
+    if (evidence := _EVIDENCE.get(entry.type)) is not None:
+        evidence(state, entry)
+
+
+def _move(state: ClusterState, entry: Entry, transition: dict[str, str]) -> None:
+    machine, _, name = transition["machine"].partition(":")
+    if machine == "service":
+        service = state.services.setdefault(name, ServiceStatus())
+        service.state, service.since_ms = transition["to"], entry.ms  # type: ignore[assignment]
+    elif machine == "node":
+        node = state.nodes.setdefault(name, NodeStatus())
+        node.state, node.since_ms = transition["to"], entry.ms  # type: ignore[assignment]
+    # a failover's state travels in its own record, in `changes`
+
+
+def _note_source(state: ClusterState, entry: Entry) -> None:
+    if entry.source_id is None or entry.evidence is None:
+        return
+    stream, _, seq = entry.source_id.rpartition(":")
+    streams = state.sources.setdefault(entry.evidence["inbox"], {})
+    streams.pop(stream, None)
+    streams[stream] = int(seq)
+    while len(streams) > KEPT_STREAMS:
+        streams.pop(next(iter(streams)))
+
+
+# --- decisions
+
+
+def _put(model: BaseModel, fields: dict[str, Any]) -> None:
+    for name, value in fields.items():
+        type(model).__pydantic_validator__.validate_assignment(model, name, value)
+
+
+def patch(state: ClusterState, changes: dict[str, Any]) -> None:
+    """Apply a decision's `changes`.
+
+    `nodes`, `services`, `schedules`: name -> fields to set. `tickets`: id -> the whole ticket. `failover`: the whole open one, or
+    None. `ended`: a failover that ended. `deadlines`: id -> due ms, or None to clear it. Everything else: a field of the state.
+    """
+    for key, value in changes.items():
+        if key in ("nodes", "services", "schedules"):
+            kept: dict[str, Any] = getattr(state, key)
+            for name, fields in value.items():
+                _put(kept.setdefault(name, _PARTS[key]()), fields)
+        elif key == "tickets":
+            state.tickets.update({name: TicketStatus.model_validate(ticket) for name, ticket in value.items()})
+            _prune_tickets(state)
+        elif key == "failover":
+            state.failover = None if value is None else FailoverStatus.model_validate(value)
+        elif key == "ended":
+            _keep_failover(state, FailoverStatus.model_validate(value))
+        elif key == "deadlines":
+            for name, due_ms in value.items():
+                if due_ms is None:
+                    state.deadlines.pop(name, None)
+                else:
+                    state.deadlines[name] = due_ms
+        else:
+            _put(state, {key: value})
+
+
+_PARTS: dict[str, Callable[[], BaseModel]] = {"nodes": NodeStatus, "services": ServiceStatus, "schedules": ScheduleStatus}
+
+
+def _keep_failover(state: ClusterState, failover: FailoverStatus) -> None:
+    for index, kept in enumerate(state.failovers):
+        if kept.id == failover.id:  # a late fact completed the record
+            state.failovers[index] = failover
+            return
+    state.failovers.append(failover)
+    del state.failovers[:-KEPT_FAILOVERS]
+
+
+def _prune_tickets(state: ClusterState) -> None:
+    if len(state.tickets) <= KEPT_TICKETS:
+        return
+    present = (state.start_ticket, state.stop_ticket)
+    spare = sorted((t for t in state.tickets.values() if t.ticket not in present), key=lambda t: t.called_ms)
+    for ticket in spare[: len(state.tickets) - KEPT_TICKETS]:
+        del state.tickets[ticket.ticket]
+
+
+# --- facts: what they leave as evidence
+
+
+def _at(entry: Entry) -> float:
+    assert entry.evidence is not None
+    at_ms: float = entry.evidence["at_ms"]
+    return at_ms
+
+
+def _lead_taken(state: ClusterState, entry: Entry) -> None:
+    state.epoch, state.leader = entry.data["epoch"], entry.data["owner"]
+
+
+def _configuration_changed(state: ClusterState, entry: Entry) -> None:
+    settings = ClusterSettings.model_validate(entry.data["settings"])
+    state.settings = settings
+    state.nodes = {name: state.nodes.get(name, NodeStatus()) for name in settings.nodes}
+    state.services = {s.name: state.services.get(s.name, ServiceStatus()) for s in settings.services}
+    state.schedules = {s.name: state.schedules.get(s.name, ScheduleStatus()) for s in settings.services if s.owns_schedules}
+
+
+def _node(state: ClusterState, entry: Entry) -> NodeStatus:
+    return state.nodes.setdefault(entry.node or "", NodeStatus())
+
+
+def _node_joined(state: ClusterState, entry: Entry) -> None:
+    node = _node(state, entry)
+    node.boot, node.present, node.watched = entry.data["boot"], True, True
+    for service in state.services.values():
+        service.polls.pop(entry.node or "", None)  # what an earlier worker saw there may not be so any more
+
+
+def _node_left(state: ClusterState, entry: Entry) -> None:
+    _node(state, entry).present = False
+
+
+def _node_presence(present: bool) -> Callable[[ClusterState, Entry], None]:
+    def evidence(state: ClusterState, entry: Entry) -> None:
+        _node(state, entry).present = present
+
+    return evidence
+
+
+def _node_watched(watched: bool) -> Callable[[ClusterState, Entry], None]:
+    def evidence(state: ClusterState, entry: Entry) -> None:
+        _node(state, entry).watched = watched
+
+    return evidence
+
+
+def _service_polled(state: ClusterState, entry: Entry) -> None:
+    service = state.services.get(entry.data["service"])
+    if service is None or entry.node is None:
+        return
+    before, at_ms = service.polls.get(entry.node), _at(entry)
+    if before is None or before.at_ms <= at_ms:
+        service.polls[entry.node] = Poll(
+            status=entry.data["status"], verified=entry.data["verified"], code=entry.data.get("code"), ticket=entry.data.get("ticket"),
+            at_ms=at_ms,
+        )  # fmt: skip
+
+
+def _schedules_observed(state: ClusterState, entry: Entry) -> None:
+    status = state.schedules.get(entry.data["service"])
+    if status is None or entry.node is None:
+        return
+    seen = Observation(
+        node=entry.node, at_ms=_at(entry), ticket=entry.data.get("ticket"),
+        schedules=[ScheduleEntry(**schedule) for schedule in entry.data["schedules"]],
+    )  # fmt: skip
+    status.probe_error = None
+    if status.latest is None or status.latest.at_ms <= seen.at_ms:
+        status.before, status.latest = status.latest, seen
+
+
+def _probe_failed(state: ClusterState, entry: Entry) -> None:
+    if (status := state.schedules.get(entry.data["service"])) is not None:
+        status.probe_error = entry.data["reason"]
+
+
+def _cluster_viewed(state: ClusterState, entry: Entry) -> None:
+    if state.view is None or state.view.at_ms <= _at(entry):
+        state.view = ClusterView(
+            node=entry.node or "", at_ms=_at(entry), group_state=entry.data["group_state"], current=entry.data.get("current"),
+            servers=entry.data.get("servers", {}),
+        )  # fmt: skip
+
+
+def _hook_called(state: ClusterState, entry: Entry) -> None:
+    name = entry.data["ticket"]
+    if name in state.tickets:
+        return
+    state.tickets[name] = TicketStatus(
+        ticket=name, node=entry.node or "", script="start" if entry.type == "StartHookCalled" else "stop", event=entry.data["event"],
+        factor=entry.data.get("factor", ""), term=state.term, called_ms=_at(entry),
+        commands=[CommandStatus(**command) for command in entry.data["commands"]],
+    )  # fmt: skip
+    _prune_tickets(state)
+
+
+def _command(state: ClusterState, entry: Entry) -> CommandStatus | None:
+    ticket = state.tickets.get(entry.data["ticket"])
+    return None if ticket is None else next((c for c in ticket.commands if c.n == entry.data["n"]), None)
+
+
+def _command_started(state: ClusterState, entry: Entry) -> None:
+    if entry.data["by"] == "script":
+        key = f"{entry.node}/{entry.data['service']}"
+        state.counts.commands_by_script[key] = state.counts.commands_by_script.get(key, 0) + 1
+    command = _command(state, entry)
+    if command is not None and (command.started_ms is None or command.result == "lost"):
+        command.started_ms, command.by = _at(entry), entry.data["by"]
+
+
+def _command_ended(state: ClusterState, entry: Entry) -> None:
+    command = _command(state, entry)
+    if command is None or command.result in ("ok", "fail"):
+        return
+    command.ended_ms, command.result, command.ran = _at(entry), entry.data["result"], entry.data.get("ran", True)
+    command.by = command.by or entry.data["by"]
+    if command.started_ms is None:
+        command.started_ms = command.ended_ms - 1000 * (entry.data.get("duration_s") or 0.0)
+    if command.verb in ("stop", "faststop") and command.result == "ok":
+        _note_stop_verb(state, state.tickets[entry.data["ticket"]], command)
+
+
+def _note_stop_verb(state: ClusterState, ticket: TicketStatus, command: CommandStatus) -> None:
+    """A stop handed in late counts only for the start that followed it, while that one's schedules are not judged."""
+    start = state.tickets.get(state.start_ticket or "")
+    status = state.schedules.get(command.service)
+    if start is None or ticket.called_ms > start.called_ms or (status is not None and status.owed):
+        if (service := state.services.get(command.service)) is not None:
+            service.last_stop_verb = command.verb
+
+
+def _fallback_taken(state: ClusterState, entry: Entry) -> None:
+    if (ticket := state.tickets.get(entry.data["ticket"])) is not None:
+        ticket.owner = "script"
+
+
+def _script_ended(state: ClusterState, entry: Entry) -> None:
+    if (ticket := state.tickets.get(entry.data["ticket"])) is not None:
+        ticket.code = entry.data["code"]
+
+
+def _deadline_passed(state: ClusterState, entry: Entry) -> None:
+    state.deadlines.pop(entry.data["deadline"], None)
+
+
+_EVIDENCE: dict[str, Callable[[ClusterState, Entry], None]] = {
+    "LeadTaken": _lead_taken, "ConfigurationChanged": _configuration_changed, "NodeJoined": _node_joined, "NodeLeft": _node_left,
+    "NodeLost": _node_presence(False), "NodeReturned": _node_presence(True), "WatchLost": _node_watched(False),
+    "WatchReturned": _node_watched(True), "ServicePolled": _service_polled, "SchedulesObserved": _schedules_observed,
+    "ProbeFailed": _probe_failed, "ClusterViewed": _cluster_viewed, "StartHookCalled": _hook_called, "StopHookCalled": _hook_called,
+    "CommandStarted": _command_started, "CommandEnded": _command_ended, "FallbackTaken": _fallback_taken, "ScriptEnded": _script_ended,
+    "DeadlinePassed": _deadline_passed,
+}  # fmt: skip

@@ -57,7 +57,8 @@ class NodeStatus(Part):
     """Its worker shows signs of life."""
     watched: bool = True
     """Its watch job shows signs of life (only meaningful while present)."""
-    skew_s: float | None = None
+    was_lost: bool = False
+    """It went away without a word, and has not been verified since."""
 
 
 class ServiceStatus(Part):
@@ -66,6 +67,7 @@ class ServiceStatus(Part):
     """Where it runs, or was last asked to run."""
     since_ms: int = 0
     verified: bool = False
+    verified_ms: float | None = None
     last_start_verb: str | None = None
     last_stop_verb: str | None = None
     """The verb of the stop that ended since the last start; None: it was not stopped (G7)."""
