@@ -264,9 +264,10 @@ def _note_stop_verb(state: ClusterState, ticket: TicketStatus, command: CommandS
     """A stop handed in late counts only for the start that followed it, while that one's schedules are not judged."""
     start = state.tickets.get(state.start_ticket or "")
     status = state.schedules.get(command.service)
-    if start is None or ticket.called_ms > start.called_ms or (status is not None and status.owed):
-        if (service := state.services.get(command.service)) is not None:
-            service.last_stop_verb = command.verb
+    service = state.services.get(command.service)
+    counts = start is None or ticket.called_ms > start.called_ms or (status is not None and status.owed)
+    if service is not None and counts:
+        service.last_stop_verb = command.verb
 
 
 def _fallback_taken(state: ClusterState, entry: Entry) -> None:

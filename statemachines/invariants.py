@@ -1,7 +1,7 @@
 """What must hold after every step (DESIGN.md, I1-I8); checked in tests, in simulation, and cheaply in production.
 
-Only what can be seen in one cluster's state and the entries of one step is here. That a verb ran once (I7), or that the watch hook was right
-to end (I8), is seen on the nodes, and checked there.
+Only what can be seen in one cluster's state and the entries of one step is here. That a verb ran once (I7), or that the watch hook was
+right to end (I8), is seen on the nodes, and checked there.
 """
 
 from __future__ import annotations

@@ -1,0 +1,130 @@
+"""The record of a failover: what each row of its table writes into it.
+
+The functions take the point in time from the step that fires them, and know nothing of why the row was taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from statemachines import phases
+from statemachines.states import FailoverStatus, Kind, TicketStatus
+
+if TYPE_CHECKING:
+    from statemachines.deciding import Deciding
+
+MOVING_FACTORS: dict[str, Kind] = {
+    "GROUPMOVE": "move", "GROUPFAILOVER": "failure", "RESOURCERESTART": "restart", "GROUPRESTART": "restart",
+    "SERVERSHUTDOWN": "shutdown", "SERVERREBOOT": "shutdown",
+}  # fmt: skip
+"""CLP_FACTOR values that say that the group is to come up again, and what the failover is then called (CLUSTERPRO.md 1.1)."""
+
+
+def _point(step: Deciding, record: FailoverStatus, name: str, at_ms: float | None = None) -> None:
+    record.points[name] = step.at_ms if at_ms is None else at_ms
+    record.clocks[name] = step.clock
+
+
+def _open(step: Deciding, record: FailoverStatus, details: dict[str, Any]) -> None:
+    record.trigger = details["trigger"]
+    _point(step, record, "symptom")
+
+
+def _act(step: Deciding, record: FailoverStatus, details: dict[str, Any]) -> None:
+    record.kind = details["kind"] or record.kind
+    record.initiator = "operator" if record.kind == "move" else "cluster"
+    _point(step, record, "acted")
+    _point(step, record, "stop_called")
+
+
+def _open_acting(step: Deciding, record: FailoverStatus, details: dict[str, Any]) -> None:
+    record.trigger = "stop-hook"
+    _point(step, record, "symptom")
+    _act(step, record, details)
+
+
+def _act_again(step: Deciding, record: FailoverStatus, details: dict[str, Any]) -> None:
+    """Taken away again before it was verified: the first act and stop stay, the last start will count."""
+    record.kind = details["kind"]
+    record.restarts += 1
+    record.points.setdefault("stop_called", step.at_ms)
+    for point in ("stop_ended", "start_called", "first_command", "last_command"):
+        record.points.pop(point, None)
+
+
+def _act_by_view(step: Deciding, record: FailoverStatus, details: dict[str, Any]) -> None:
+    record.kind, record.node_to = details["kind"], details["node"]
+    record.initiator = "operator" if record.kind == "move" else "cluster"
+    if "symptom" not in record.points:
+        record.trigger = details["trigger"]
+        _point(step, record, "symptom")
+    _point(step, record, "acted")
+
+
+def _note_stop(step: Deciding, record: FailoverStatus, details: dict[str, Any]) -> None:
+    ticket = step.state.tickets[details["ticket"]]
+    ends = [c.ended_ms for c in ticket.commands if c.ended_ms is not None]
+    _point(step, record, "stop_ended", max(ends) if ends else step.at_ms)
+
+
+def note_stop_points(step: Deciding, record: FailoverStatus, ticket: TicketStatus) -> None:
+    """The stop that led to this failover, told late: by its node's clock."""
+    ends = [c.ended_ms for c in ticket.commands if c.ended_ms is not None]
+    start = record.points["start_called"]
+    _point(step, record, "stop_called", ticket.called_ms)
+    _point(step, record, "acted", ticket.called_ms)
+    record.points["symptom"] = min(record.points.get("symptom", ticket.called_ms), ticket.called_ms)
+    if record.trigger == "start-hook":
+        record.trigger = "stop-hook"
+    record.kind = MOVING_FACTORS.get(ticket.factor, record.kind)
+    if len(ends) == len(ticket.commands):
+        _point(step, record, "stop_ended", min(max(ends), start))
+
+
+def _begin_start(step: Deciding, record: FailoverStatus, details: dict[str, Any]) -> None:
+    record.node_to, record.term = details["node"], step.state.term + 1
+    if record.kind == "none":
+        record.kind = "failure" if details["clp_event"] == "FAILOVER" else "restart" if record.node_from == record.node_to else "move"
+    if "acted" not in record.points:
+        _point(step, record, "acted")
+    _point(step, record, "start_called")
+
+
+def _open_starting(step: Deciding, record: FailoverStatus, details: dict[str, Any]) -> None:
+    record.trigger = "start-hook"
+    _point(step, record, "symptom")
+    _begin_start(step, record, details)
+    record.initiator = "operator" if record.kind == "move" else "cluster"
+
+
+def _note_verified(step: Deciding, record: FailoverStatus, details: dict[str, Any]) -> None:
+    start = step.state.tickets.get(step.state.start_ticket or "")
+    phases.note_commands(record, start)
+    moments = [s.verified_ms for s in step.state.services.values() if s.verified_ms is not None]
+    _point(step, record, "verified", max([*moments]))
+    record.by_script = sum(1 for t in step.state.tickets.values() if t.called_ms >= record.points["symptom"]
+                           for c in t.commands if c.by == "script" and c.ran)  # fmt: skip
+    record.node_to = step.state.active
+
+
+def _end(outcome: Literal["completed", "failed", "superseded", "cleared"]) -> Callable[[Deciding, FailoverStatus, dict[str, Any]], None]:
+    def action(step: Deciding, record: FailoverStatus, details: dict[str, Any]) -> None:
+        record.outcome, record.reason = outcome, details.get("reason", "")
+        if outcome == "completed":
+            record.points.setdefault("judged", record.points["verified"])
+        else:
+            _point(step, record, "ended")
+            if outcome == "cleared":
+                record.kind = "none"
+            elif record.term is not None:
+                phases.note_commands(record, step.state.tickets.get(step.state.start_ticket or ""))
+
+    return action
+
+
+ACTIONS: dict[str, Callable[[Deciding, FailoverStatus, dict[str, Any]], None]] = {
+    "open": _open, "open_acting": _open_acting, "open_starting": _open_starting, "act": _act, "act_again": _act_again,
+    "act_by_view": _act_by_view, "note_stop": _note_stop, "begin_start": _begin_start, "note_verified": _note_verified,
+    "complete": _end("completed"), "fail": _end("failed"), "supersede": _end("superseded"), "clear": _end("cleared"),
+}  # fmt: skip
