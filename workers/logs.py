@@ -1,0 +1,44 @@
+"""Logging of a node's long-running processes: structlog, one event a line, to standard error.
+
+`DCSUP_LOG=json` (or `console`) chooses the form; without it a terminal gets the console form and anything else JSON. RQ and
+redis-py speak up from WARNING on; what they say is printed in the same form.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any
+
+import structlog
+
+
+def configure(role: str, node: str) -> structlog.stdlib.BoundLogger:
+    """Set up logging once per process and return its logger, bound to role and node."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(processors=[*shared, _renderer()], logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    _adopt_standard_logging(shared)
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger().bind(role=role, node=node)
+    return logger
+
+
+def _renderer() -> Any:
+    form = os.environ.get("DCSUP_LOG") or ("console" if sys.stderr.isatty() else "json")
+    return structlog.dev.ConsoleRenderer() if form == "console" else structlog.processors.JSONRenderer(ensure_ascii=False)
+
+
+def _adopt_standard_logging(shared: list[Any]) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    processors = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer()]
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=processors))
+    for name in ("rq.worker", "rq.job", "rq.queue", "rq.registry", "redis"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel(logging.WARNING)

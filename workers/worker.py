@@ -1,0 +1,312 @@
+"""`dcsup worker`: the one long-running process that an installation has on each node.
+
+It is a parent that does little and therefore seldom dies: it forwards the outbox, keeps two child processes alive (the RQ worker of the
+command queue and that of the watch queue, workers/rqworker.py), gives the node's sign of life, seeds the watch job when there is
+none, settles tickets whose launcher is gone, and clears away what is old.
+
+It may be killed at any moment. Hooks and scripts need none of it: without a worker nobody takes their tickets, and they go on with the
+guide's plain sequence. Launchers under way are processes of their own and write their own end. The children notice that they
+are orphans and end; facts wait on disk for the next start.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+import redis
+
+from statemachines import wire
+from workers import logs, outbox, reaper, tickets, watch
+from workers.courier import BACKOFF_LAST_S
+from workers.forwarder import NOTICE_S, Forwarder
+from workers.redisclient import client_of
+from workers.settings import NodeConfiguration, load_node
+
+REAP_EVERY_S = 1.0
+SEED_EVERY_S = 1.0
+PRUNE_EVERY_S = 600.0
+RESTART_FIRST_S = 0.1
+RESTART_LAST_S = 5.0
+SETTLED_AFTER_S = 10.0
+"""A child that lived this long did not fail at its start: its next restart is quick again."""
+
+STOP_LIMIT_S = 5.0
+"""How long children may take to end when they are told to."""
+
+LAST_FORWARD_S = 2.0
+DAMAGED_KEPT = 100
+
+
+class Child:
+    """One child process, started again whenever it ends; a child that fails at its start is waited for longer each time."""
+
+    def __init__(self, role: str, config: str, log: Any) -> None:
+        self.role = role
+        self.process: subprocess.Popen[bytes] | None = None
+        self._config, self._log = config, log
+        self._wait_s = RESTART_FIRST_S
+        self._begun = self._retry_at = 0.0
+
+    def tend(self, now: float) -> bool:
+        """Start it if it does not run and is due. True: a new process began."""
+        if self.process is not None and (code := self.process.poll()) is not None:
+            self._ended(now, code)
+        if self.process is not None or now < self._retry_at:
+            return False
+        self._begin(now)
+        return self.process is not None
+
+    def _ended(self, now: float, code: int) -> None:
+        if now - self._begun > SETTLED_AFTER_S:
+            self._wait_s = RESTART_FIRST_S
+        self._log.warning("child ended; starting it again", child=self.role, code=code, after_s=round(self._wait_s, 1))
+        self.process = None
+        self._retry_at = now + self._wait_s
+        self._wait_s = min(2 * self._wait_s, RESTART_LAST_S)
+
+    def _begin(self, now: float) -> None:
+        self._begun = now
+        argv = [sys.executable, "-m", "workers.rqworker", "--role", self.role, "--config", self._config, "--parent", str(os.getpid())]
+        try:
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+        except OSError as error:
+            self._log.error("cannot start child", child=self.role, error=str(error))
+            self._retry_at = now + RESTART_LAST_S
+
+    def tell_to_stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+
+    def see_gone(self, until: float) -> None:
+        """Wait for its end until then; after that end it."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._log.warning("child did not end in time; killed", child=self.role)
+            self.process.kill()
+            self.process.wait()
+
+
+class Every:
+    """True once per period."""
+
+    def __init__(self, period_s: float) -> None:
+        self._period_s = period_s
+        self._next = 0.0
+
+    def due(self, now: float) -> bool:
+        if now < self._next:
+            return False
+        self._next = now + self._period_s
+        return True
+
+
+class Worker:
+    """The parent process's loop."""
+
+    def __init__(self, settings: NodeConfiguration, config: str, boot: str, log: Any) -> None:
+        """Take over the node folder.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self.node, self.cluster = settings.node, settings.cluster
+        self.folder, self.boot, self.log = Path(self.node.folder), boot, log
+        self.client = client_of(settings.whole.redis)
+        self.forwarder = Forwarder(self.folder, self.node.cluster, self.node.name, boot, self.client, log)
+        self.children = [Child("cmd", config, log), Child("watch", config, log)]
+        self.stopping = False
+        self._watch_may_be_lost = True
+        self._alive = Every(self.cluster.node_ttl / 4)
+        self._reap, self._seed, self._prune = Every(REAP_EVERY_S), Every(SEED_EVERY_S), Every(PRUNE_EVERY_S)
+        self._pause_until = 0.0
+
+    def run(self) -> None:
+        """Everything until told to stop, and an orderly end."""
+        self._report_joined()
+        try:
+            while not self.stopping:
+                self.step(time.monotonic())
+                time.sleep(NOTICE_S)
+        finally:
+            self._leave()
+
+    def step(self, now: float) -> None:
+        """One round. Nothing in it may end the loop: what fails is logged and tried again next time."""
+        self.forwarder.step()
+        for child in self.children:
+            if child.tend(now) and child.role == "watch":
+                self._watch_may_be_lost = True
+        if self._reap.due(now):
+            self._guarded(lambda: self._settle_tickets(), "settling tickets")
+        if self._prune.due(now):
+            self._guarded(lambda: self._clear_away(), "clearing away")
+        if self.forwarder.courier.connected and now >= self._pause_until:
+            self._with_redis(now)
+
+    def _guarded(self, action: Callable[[], None], what: str) -> None:
+        try:
+            action()
+        except OSError as error:
+            self.log.error(f"{what} failed", error=str(error))
+
+    # -- Redis
+
+    def _with_redis(self, now: float) -> None:
+        try:
+            if self._alive.due(now):
+                self.client.set(wire.alive(self.node.cluster, self.node.name), json.dumps(self.sign_of_life()), px=self._ttl_ms)
+            if self._seed.due(now):
+                self._seed_watch()
+        except redis.RedisError as error:
+            self.log.debug("Redis did not answer", error=str(error))
+            self._pause_until = now + BACKOFF_LAST_S
+
+    @property
+    def _ttl_ms(self) -> int:
+        return int(self.cluster.node_ttl * 1000)
+
+    def sign_of_life(self) -> dict[str, Any]:
+        """The alive key's value; the counters are of this process."""
+        return {
+            "boot": self.boot, "pid": os.getpid(), "version": version(), "wall": time.time(), "outbox": self.forwarder.courier.pending,
+            "dropped": self.forwarder.dropped, "skew_s": round(self.forwarder.courier.clock.skew_s, 6), "head": self.forwarder.head,
+            "refused": self.forwarder.disk.types["CommandRefused"],
+        }  # fmt: skip
+
+    def _seed_watch(self) -> None:
+        """Enqueue a watch job where none is queued, and none can be running: its process is new, or gives no sign of life."""
+        queue = watch.queue(self.client, self.node.cluster, self.node.name)
+        queued, between, sign = self._look_for_watch(queue.key, queue.intermediate_queue_key)
+        if not queued and not between and (self._watch_may_be_lost or not sign):
+            watch.enqueue_window(queue, self.node.cluster, self.node.name)
+            self.log.info("watch job seeded")
+        self._watch_may_be_lost = False
+
+    def _look_for_watch(self, queue: str, intermediate: str) -> tuple[int, int, int]:
+        with self.client.pipeline(transaction=True) as pipe:
+            pipe.llen(queue)
+            pipe.llen(intermediate)
+            pipe.exists(wire.watch_alive(self.node.cluster, self.node.name))
+            queued, between, sign = pipe.execute()
+        return queued, between, sign
+
+    # -- the folder
+
+    def _settle_tickets(self) -> None:
+        for done in reaper.reap(self.folder, self.boot):
+            self.log.warning("a launcher is gone", ticket=done.ticket, n=done.n, journal=done.state)
+
+    def _clear_away(self) -> None:
+        tickets.prune(self.folder)
+        damaged = sorted((self.folder / "outbox" / "damaged").iterdir())
+        for path in damaged[:-DAMAGED_KEPT]:
+            path.unlink(missing_ok=True)
+
+    # -- beginning and end
+
+    def _report_joined(self) -> None:
+        self.forwarder.reporter.report("NodeJoined", {"boot": self.boot, "version": version(), "platform": platform.platform()})
+
+    def stop(self, signum: int, frame: FrameType | None) -> None:
+        """SIGTERM, SIGINT."""
+        self.stopping = True
+
+    def _leave(self) -> None:
+        self.log.info("stopping")
+        for child in self.children:
+            child.tell_to_stop()
+        until = time.monotonic() + STOP_LIMIT_S
+        for child in self.children:
+            child.see_gone(until)
+        self.forwarder.reporter.report("NodeLeft", {"reason": "told to stop"})
+        self.forwarder.drain(LAST_FORWARD_S)
+
+
+def version() -> str:
+    """dcsup's version as installed."""
+    try:
+        return importlib.metadata.version("dcsup")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def lock_folder(folder: Path) -> IO[str]:
+    """Take the folder for this process; the lock lasts as long as the returned file is open, and no longer than the process.
+
+    Raises:
+        OSError: another worker has it, or it cannot be written.
+    """
+    lock = (folder / "worker.lock").open("a+", encoding="ascii")
+    try:
+        _lock(lock)
+    except OSError:
+        lock.seek(0)
+        holder = lock.read().strip()
+        lock.close()
+        raise OSError(f"{folder}: another dcsup worker runs with this folder (pid {holder or 'unknown'})") from None
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
+
+
+def _lock(lock: IO[str]) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        lock.seek(0)
+        msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the node folder and what is in it.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+    for name in ("outbox", "tickets", "journal", "watch"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+
+
+def run(config_path: str | Path) -> int:
+    """Be the node's worker until told to stop.
+
+    Returns:
+        The exit code: 0 told to stop, 2 the configuration or the node folder is not usable (said on standard error).
+    """
+    try:
+        settings = load_node(config_path)
+        folder = Path(settings.node.folder)
+        prepare_folder(folder)
+        lock = lock_folder(folder)
+        boot = outbox.boot_id(list(settings.node.boot) if settings.node.boot else None)
+        log = logs.configure("worker", settings.node.name)
+        worker = Worker(settings, str(config_path), boot, log)
+    except (ValueError, OSError) as error:
+        print(f"dcsup worker: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    signal.signal(signal.SIGTERM, worker.stop)
+    signal.signal(signal.SIGINT, worker.stop)
+    log.info("worker started", pid=os.getpid(), cluster=settings.node.cluster, folder=str(folder), boot=boot)
+    with lock:
+        worker.run()
+    log.info("worker stopped")
+    return 0
