@@ -20,7 +20,7 @@ import re
 import tomllib
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from urllib.parse import urlsplit
@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic_core import ErrorDetails
 
+from orchestrator.said import Said, say
 from orchestrator.tomllines import Path as KeyPath
 from orchestrator.tomllines import first_trouble, lines_of, nearest
 from statemachines.configuration import Clash, Configuration, Inconsistent
@@ -39,22 +40,6 @@ _PASSWORD_IN_URL = re.compile(r"(://[^:@/]*:).*(?=@)|(password=)[^&]*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _PASSES = 100
 """More repairs than any real file needs; a bound, so that no file can keep the reader busy for ever."""
-
-
-@dataclass(frozen=True)
-class Said:
-    """A text as a catalogue knows it, and what to fill in (values may be `Said` themselves)."""
-
-    template: str
-    values: Mapping[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return self.template.format(**self.values)
-
-
-def say(template: str, **values: Any) -> Said:
-    """Marks a text for the catalogue."""
-    return Said(template, values)
 
 
 @dataclass(frozen=True)

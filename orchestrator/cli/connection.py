@@ -1,0 +1,181 @@
+"""From the configuration to what the commands ask: Redis, and the leading orchestrators.
+
+Commands that look must not wait long: short time-outs, no retries. Whoever is asked and does not answer is named, with what to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from orchestrator.cli.output import remark
+from orchestrator.cli.stopping import NO_ANSWER, WRONG_USE, Stop
+from orchestrator.said import Said, say
+from orchestrator.settings import load, masked
+from statemachines import wire
+from statemachines.configuration import Configuration
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+REDIS_LIMIT_S = 5.0
+HTTP_LIMIT_S = 3.0
+_CAREFUL = 20_000_000
+"""Bytes of a status that are read at most."""
+
+
+def configured(arguments: argparse.Namespace) -> Configuration:
+    """Raises ConfigurationError."""
+    return load(arguments.config)
+
+
+def chosen(arguments: argparse.Namespace, configuration: Configuration) -> list[str]:
+    """The clusters that were named with --cluster, or all of the configuration.
+
+    Raises:
+        Stop: a name is not in the configuration.
+    """
+    for name in arguments.cluster or ():
+        if name not in configuration.clusters:
+            known = ", ".join(sorted(configuration.clusters))
+            text = say("there is no cluster '{name}' in {file}; known: {known}", name=name, file=arguments.config, known=known)
+            raise Stop(WRONG_USE, text)
+    return sorted(set(arguments.cluster or configuration.clusters))
+
+
+# --- Redis --------------------------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def redis_of(configuration: Configuration) -> Iterator[Redis]:
+    """A connection; whatever Redis refuses inside the block becomes one clear line.
+
+    Raises:
+        Stop: it does not answer, or refuses.
+    """
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.exceptions import RedisError
+    from redis.retry import Retry
+
+    url = address_of(configuration)
+    try:
+        client = Redis.from_url(
+            url, socket_timeout=REDIS_LIMIT_S, socket_connect_timeout=REDIS_LIMIT_S, retry=Retry(NoBackoff(), 0), client_name="dcsup-cli"
+        )
+    except ValueError as error:
+        raise Stop(WRONG_USE, say("the Redis address {url} cannot be used: {why}", url=masked(url), why=str(error))) from error
+    try:
+        with client:
+            yield client
+    except RedisError as error:
+        raise Stop(NO_ANSWER, _refusal(masked(url), error)) from error
+
+
+def address_of(configuration: Configuration) -> str:
+    """Where Redis is.
+
+    Raises:
+        Stop: it is the embedded one, and it does not run.
+    """
+    if configuration.redis.url is not None:
+        return configuration.redis.url
+    from orchestrator.embedded import EmbeddedRedis, EmbeddedRedisError, in_use
+
+    folder = str(configuration.redis.embedded)
+    try:
+        if in_use(folder):
+            return EmbeddedRedis(folder).url
+    except EmbeddedRedisError as error:
+        raise Stop(NO_ANSWER, say("the embedded Redis in {folder} cannot be reached: {why}", folder=folder, why=str(error))) from error
+    raise Stop(NO_ANSWER, say("the embedded Redis in {folder} does not run; `dcsup orchestrator` starts it", folder=folder))
+
+
+def _refusal(url: str, error: Exception) -> Said:
+    from redis.exceptions import AuthenticationError, BusyLoadingError, ConnectionError, NoPermissionError, TimeoutError
+
+    why = str(error) or type(error).__name__
+    if isinstance(error, (AuthenticationError, NoPermissionError)):
+        return say("Redis at {url} refuses this user ({why}); check name, password and rights in [redis] url", url=url, why=why)
+    if isinstance(error, BusyLoadingError):
+        return say("Redis at {url} is still loading its data; try again in a moment", url=url)
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return say("Redis at {url} does not answer ({why}); is it running, and is [redis] url right?", url=url, why=why)
+    return say("Redis at {url} refused a command ({why})", url=url, why=why)
+
+
+# --- states -------------------------------------------------------------------------------------------------------------------------------
+
+
+def states(configuration: Configuration, clusters: list[str]) -> dict[str, dict[str, Any]]:
+    """The state of each cluster: from the orchestrator that leads it, else folded from its log.
+
+    Raises:
+        Stop: neither an orchestrator nor Redis answers.
+        Damaged: the log is not what was written.
+    """
+    try:
+        with redis_of(configuration) as client:
+            return _asked_or_folded(client, clusters)
+    except Stop as stop:
+        found = _ask_http(f"http://{configuration.orchestrator.listen}")
+        if stop.code != NO_ANSWER or not all(cluster in found for cluster in clusters):
+            raise
+        remark(stop.said)
+        remark(say("this is what the orchestrator at {listen} knows", listen=configuration.orchestrator.listen))
+        return {cluster: found[cluster] for cluster in clusters}
+
+
+def _asked_or_folded(client: Redis, clusters: list[str]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for cluster in clusters:
+        if cluster not in found and (url := leader_url(client, cluster)) is not None:
+            found.update(_ask_http(url))
+        if cluster not in found:
+            remark(say("no orchestrator leads cluster '{cluster}' and answers: this is the state of its log", cluster=cluster))
+            found[cluster] = folded(client, cluster)
+    return {cluster: found[cluster] for cluster in clusters}
+
+
+def leader_url(client: Redis, cluster: str) -> str | None:
+    """Where the orchestrator that leads the cluster answers; None: none leads, or its lease ran out."""
+    owner: Any = client.get(wire.owner(cluster))
+    lease: Any = client.get(wire.lease(owner.decode(errors="replace"))) if owner else None
+    try:
+        url = json.loads(lease)["url"] if lease else None
+    except (ValueError, TypeError, KeyError):
+        return None
+    return url if isinstance(url, str) else None
+
+
+def folded(client: Redis, cluster: str) -> dict[str, Any]:
+    """The state that the log in Redis leads to."""
+    from orchestrator.export import checked, stored
+    from orchestrator.replay import replay
+    from statemachines.states import new_state
+
+    state = replay(checked(stored(client, cluster), cluster)).state or new_state(cluster)
+    return state.model_dump(mode="json")
+
+
+def _ask_http(url: str) -> dict[str, dict[str, Any]]:
+    """The states that an orchestrator answers with; empty when it does not. No proxy is asked: it is a neighbour."""
+    place = urlsplit(url)
+    try:
+        connection = HTTPConnection(place.hostname or "", place.port or 80, timeout=HTTP_LIMIT_S)
+    except (ValueError, HTTPException):
+        return {}
+    try:
+        connection.request("GET", "/status")
+        answer = connection.getresponse()
+        clusters = json.loads(answer.read(_CAREFUL))["clusters"] if answer.status == 200 else {}
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+        return {}
+    finally:
+        connection.close()
+    return {name: state for name, state in clusters.items() if isinstance(state, dict)} if isinstance(clusters, Mapping) else {}

@@ -1,0 +1,63 @@
+"""Commands that run something: the orchestrator, a node's worker, the sandbox."""
+
+from __future__ import annotations
+
+import argparse
+
+from orchestrator.cli import options
+from orchestrator.cli.connection import configured
+from orchestrator.cli.stopping import WRONG_USE, Stop
+from orchestrator.said import say
+from workers.messages import _
+
+
+def add(commands: options.Commands) -> None:
+    help = _("run an orchestrator: it leads its clusters until it is told to stop")
+    orchestrator = options.add_command(commands, "orchestrator", help, run_orchestrator)
+    options.config(orchestrator)
+    worker = options.add_command(commands, "worker", _("run this node's worker"), run_worker)
+    options.config(worker)
+    commands.add_parser("up", help=_("--sandbox: bring up a two-node cluster on this machine and keep it, to try things by hand"))
+    commands.add_parser("demo", help=_("play the whole story on the sandbox: failovers, moves, crashes, and what dcsup makes of them"))
+    commands.add_parser("hook", help=_("what CLUSTERPRO's scripts call: start, stop, watch, alert"))
+
+
+def run_orchestrator(arguments: argparse.Namespace) -> int:
+    configuration = configured(arguments)
+    from orchestrator.app import run
+    from orchestrator.embedded import EmbeddedRedisError
+    from orchestrator.http import CannotListen
+
+    try:
+        return run(configuration)
+    except CannotListen as error:
+        raise Stop(WRONG_USE, error.said) from error
+    except EmbeddedRedisError as error:
+        raise Stop(WRONG_USE, say("the embedded Redis cannot be used: {why}", why=str(error))) from error
+
+
+def run_worker(arguments: argparse.Namespace) -> int:
+    configuration = configured(arguments)
+    if configuration.node is None:
+        text = say("{file} has no [node] table; a worker needs one: it says which node this machine is", file=arguments.config)
+        raise Stop(WRONG_USE, text)
+    from workers.worker import run
+
+    return run(arguments.config)
+
+
+def up(argv: list[str]) -> int:
+    """What is brought up has options of its own."""
+    rest = [argument for argument in argv if argument != "--sandbox"]
+    if rest == argv:
+        raise Stop(WRONG_USE, say("`dcsup up` needs --sandbox: it is the one thing that can be brought up so far"))
+    from deploy.sandbox.site import up as bring_up
+
+    return bring_up(rest)
+
+
+def demo(argv: list[str]) -> int:
+    """The demo has options of its own."""
+    from deploy.sandbox.demo import main
+
+    return main(argv)
