@@ -136,9 +136,9 @@ class CommitAnswer:
     done: bool
     """True also when the same commit had happened already (sent twice)."""
     head: Head | None
-    """The head that stands now."""
+    """The head that stands now; None: there is none, or the log itself refused the entries (`trouble` says why)."""
     trouble: str | None = None
-    """A part beside log and head (a job, a mark) that the store refused."""
+    """What the store refused: of a commit that was done, a part beside log and head (a job, a mark)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +172,9 @@ class Store(Protocol):
 
     def commit(self, commits: Sequence[Commit]) -> list[CommitAnswer]:
         """Try each of the commits (of different clusters): compare-and-set on its head. One answer each, in order."""
+
+    def prepare(self, cluster: str, nodes: Iterable[str]) -> None:
+        """Do beforehand what the first commit with a job for one of these nodes would have to wait for."""
 
     def read_log(self, cluster: str, after: str, count: int = 1000) -> list[StoredEntry]:
         """The entries that follow the entry with id `after` (`0-0`: from the beginning), at most `count`."""

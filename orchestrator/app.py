@@ -1,0 +1,116 @@
+"""The orchestrator's composition root: everything that is built, once, and how it ends.
+
+What a part needs is handed to it here (store, core, projection, web server), so that tests can build the same things differently.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import structlog
+from prometheus_client.registry import CollectorRegistry
+
+from orchestrator import http, metrics
+from orchestrator.embedded import EmbeddedRedis
+from orchestrator.lease import Lease, new_identity
+from orchestrator.loop import Orchestrator
+from orchestrator.ports import Store
+from orchestrator.redis_store import RedisStore
+from statemachines.configuration import Configuration, RedisSettings
+from statemachines.states import new_state
+
+log = structlog.get_logger()
+
+Serve = Callable[[str, CollectorRegistry, Callable[[], dict[str, Any]]], tuple[str, Callable[[], None]]]
+"""(listen, metrics, status) -> the address, and what ends it: `orchestrator.http.serve`."""
+
+
+def run(configuration: Configuration, *, serve: Serve = http.serve, identity: str | None = None) -> int:
+    """Lead the configured clusters until SIGTERM or SIGINT, then hand over at once.
+
+    A Redis that does not answer is waited for, and that is said; only an embedded one that cannot be started is an error.
+
+    Returns:
+        0: ended in good order.
+
+    Raises:
+        EmbeddedRedisError: the embedded Redis does not start.
+        CannotListen: the address to listen on cannot be used.
+        ValueError: the url of Redis is none.
+    """
+    with ExitStack() as stack:
+        _lead(configuration, serve, identity if identity is not None else new_identity(), stack)
+    return 0
+
+
+def build(configuration: Configuration, store: Store, lease: Lease) -> Orchestrator:
+    """An orchestrator for the configured clusters, with metrics as its projection."""
+    return Orchestrator(
+        store,
+        configuration.clusters,
+        lease,
+        make_projection=metrics.Projection,
+        snapshot_every=configuration.orchestrator.snapshot_every,
+    )
+
+
+def live(orchestrator: Orchestrator, clusters: Mapping[str, Any]) -> dict[str, metrics.Live]:
+    """What the metrics show of each cluster; of one that somebody else leads, only that."""
+    found = {cluster: metrics.Live(new_state(cluster), metrics.Projection(cluster), False, 0.0) for cluster in clusters}
+    for cluster, view in orchestrator.views().items():
+        projection = view.projection
+        assert isinstance(projection, metrics.Projection)
+        alive: dict[str, Any] = {node: values["alive"] for node, values in view.nodes.items()}
+        watch: dict[str, Any] = {node: values["watch"] for node, values in view.nodes.items()}
+        found[cluster] = metrics.Live(view.state, projection, True, view.now_ms, view.inbox_lag_s, alive, watch)
+    return found
+
+
+def _lead(configuration: Configuration, serve: Serve, identity: str, stack: ExitStack) -> None:
+    store = RedisStore(stack.enter_context(_redis(configuration.redis)))
+    stack.callback(store.close)
+    lease = Lease(identity, configuration.orchestrator.lease_ttl, "{}")
+    orchestrator = build(configuration, store, lease)
+    registry = metrics.registry_of(lambda: live(orchestrator, configuration.clusters), orchestrator.lock)
+    url, close = serve(configuration.orchestrator.listen, registry, orchestrator.states)
+    stack.callback(close)
+    lease.where = json.dumps({"url": url, "pid": os.getpid()})
+    log.info("orchestrator up", orchestrator=identity, clusters=sorted(configuration.clusters), url=url)
+    with _until_told(orchestrator):
+        orchestrator.run()
+    log.info("orchestrator down", orchestrator=identity)
+
+
+@contextmanager
+def _redis(settings: RedisSettings) -> Iterator[str]:
+    """The server's url; an embedded one runs for as long as this (one that others started stays)."""
+    if settings.url is not None:
+        yield settings.url
+        return
+    assert settings.embedded is not None  # one of the two: checked by the model
+    server = EmbeddedRedis(settings.embedded)
+    server.connect_or_start()
+    try:
+        yield server.url
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _until_told(orchestrator: Orchestrator) -> Iterator[None]:
+    """SIGTERM and SIGINT end the loop in good order. (Only a main thread may say so; in others somebody calls `stop`.)"""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: orchestrator.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,410 @@
+"""The loop: the host of the core, and what it owes to it.
+
+One thread. It waits for a bell, reads, steps, commits, and from time to time looks around. The core decides; everything that touches the
+world is here, in this order, and each line says what is left behind if the process ends right after it:
+
+1. **Read** every inbox of a cluster that rang, in one call, from the cursors in the head. *Ends here: nothing happened; whoever leads
+   next reads the same.*
+2. **Step** each fact that is the next of its stream, on a copy of the state (intake.py). *Ends here: the same.*
+3. **Commit**: log entries, jobs, marks, quarantine and the new head in one compare-and-set. *Ends before it is applied: the same as 1. Ends
+   after: all of it stands; the successor folds it from the log, the jobs are queued once, and the cursors have passed the facts.*
+4. **Adopt** the new state, and let the projections see the entries. *Ends here: they are folded again from the log.*
+5. **Look around** (`SWEEP_S`): renew the lease, read all inboxes (a bell may be missed), compare signs of life and deadlines with the
+   state, and put a fact into the leader's own inbox for each difference (observing.py). *Ends here: the fact is judged by the successor, or
+   the successor sees the same difference.*
+6. **Tidy up**: a snapshot, what lies behind the cursors. *Ends here: a longer fold, a longer stream.*
+
+A commit that is refused means that somebody else leads: the state is dropped and the lead is tried for again later, like any standby.
+A commit whose answer is lost is settled by reading the head, before anything else is done for that cluster. After Redis was away the
+state is kept only if the head is what it was. A fact on which the core raises is put aside and kills nobody.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from orchestrator import history
+from orchestrator.intake import AHEAD_MS_MAX, Batch, in_order, take_in
+from orchestrator.lease import Lease, Led, Pending, Taker
+from orchestrator.observing import RECONNECT_S, Differences, Telling, due_deadlines, envelopes, liveness_values, next_deadline_ms
+from orchestrator.ports import CommitAnswer, Core, InboxEntry, LogDamaged, Projection, ProjectionFactory, Store, StoreUnavailable
+from statemachines import wire
+from statemachines.configuration import ClusterSettings
+from statemachines.entries import Sealed
+from statemachines.states import ClusterState
+
+log = structlog.get_logger()
+
+SWEEP_S = 0.5
+STANDBY_S = 0.25
+"""How often a standby looks whether a lease has run out."""
+
+TRIM_S = 10.0
+READ_COUNT = 100
+"""Entries asked for of each inbox in one read."""
+
+BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+DAMAGED_RETRY_S = 5.0
+
+
+class RedisClock:
+    """Redis TIME, known without asking: the last answer plus what has passed here since. Never ahead of Redis, a little behind."""
+
+    def __init__(self) -> None:
+        self._at_ms = 0
+        self._mono_s = 0.0
+
+    def sync(self, now_ms: int) -> None:
+        self._at_ms, self._mono_s = now_ms, time.monotonic()
+
+    def now_ms(self) -> int:
+        return self._at_ms + int((time.monotonic() - self._mono_s) * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is known of a cluster that this orchestrator leads, for metrics and status."""
+
+    state: ClusterState
+    projection: Projection | None
+    now_ms: int
+    inbox_lag_s: float | None
+    """Age of the oldest fact handed in that is not in the log; None while Redis does not answer and nothing is known to wait."""
+    nodes: Mapping[str, Mapping[str, Any]]
+    """Node -> {"alive": ..., "watch": ...}: the liveness values as JSON, or None."""
+
+
+class Orchestrator:
+    """Leads what it can of the configured clusters. `run` is the loop; everything else may be called from other threads."""
+
+    def __init__(
+        self,
+        store: Store,
+        clusters: Mapping[str, ClusterSettings],
+        lease: Lease,
+        *,
+        core: Core | None = None,
+        make_projection: ProjectionFactory | None = None,
+        snapshot_every: int = 500,
+    ) -> None:
+        self.lock = threading.RLock()
+        """Held while states and projections change."""
+        self.skipped: dict[str, Counter[str]] = defaultdict(Counter)
+        """Cluster -> `duplicate` or `gap` -> facts that were read and not taken."""
+        self.lease = lease
+        self._store = store
+        self._clusters = dict(clusters)
+        self._core = core if core is not None else Core()
+        self._taker = Taker(store, lease, self._core, make_projection)
+        self._snapshot_every = snapshot_every
+        self._led: dict[str, Led] = {}
+        self._due_ms: dict[str, int] = {}
+        """Cluster -> when its next deadline is due that was not told yet."""
+        self._epochs_seen: Counter[str] = Counter()
+        self._damaged_until: dict[str, float] = {}
+        self._clock = RedisClock()
+        self._stopping = False
+        self._connected = False
+        self._said_unavailable = False
+        self._failures = 0
+        self._together_since = 0.0
+        self._last_contact = 0.0
+        self._next_sweep = 0.0
+        self._next_trim = 0.0
+        store.subscribe(self._clusters)
+
+    # --- the loop ---------------------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Lead until `stop` is called; then hand over at once."""
+        while not self._stopping:
+            self.turn()
+        self._hand_over()
+
+    def stop(self) -> None:
+        """End `run` soon. May be called from a signal handler."""
+        self._stopping = True
+
+    def turn(self) -> None:
+        """One round: wait for something to do, and do it."""
+        try:
+            if not self._connected:
+                self._reconnect()
+            self._work(self._store.wait_for_bell(self._patience_s()))
+            if time.monotonic() >= self._next_sweep:
+                self._sweep()
+            self._pass_deadlines()
+        except StoreUnavailable as error:
+            self._lost(error)
+
+    def _patience_s(self) -> float:
+        """How long there is nothing to do unless a bell rings."""
+        wait_s = self._next_sweep - time.monotonic()
+        due_ms = min(self._due_ms.values(), default=None)
+        if due_ms is not None:
+            wait_s = min(wait_s, (due_ms - self._clock.now_ms()) / 1000)
+        return max(0.0, wait_s)
+
+    # --- facts ------------------------------------------------------------------------------------------------------------------------
+
+    def _work(self, clusters: Iterable[str]) -> None:
+        """Read, step and commit until nothing is left to read."""
+        waiting = {cluster for cluster in clusters if cluster in self._led}
+        while waiting:
+            read = self._read(waiting)
+            batches = {cluster: self._batch(self._led[cluster], entries) for cluster, (entries, _) in read.items()}
+            self._commit(batches)
+            waiting = {cluster for cluster, (_, more) in read.items() if more and cluster in self._led}
+            self.lease.renew(self._store, if_due=True)
+
+    def _read(self, clusters: Iterable[str]) -> dict[str, tuple[list[InboxEntry], bool]]:
+        """Cluster -> the entries to take now, in order, and whether there are more. Clusters without any are left out."""
+        found: dict[str, list[InboxEntry]] = defaultdict(list)
+        for entry in self._store.read_inboxes({cluster: self._led[cluster].cursors for cluster in clusters}, READ_COUNT):
+            found[entry.cluster].append(entry)
+        newest_ms = max((entry.ms for entries in found.values() for entry in entries), default=0)
+        if newest_ms > self._clock.now_ms() + AHEAD_MS_MAX:
+            self._clock.sync(self._store.now_ms())  # before a fact is called early, the clock is asked
+        return {cluster: in_order(entries, READ_COUNT) for cluster, entries in found.items()}
+
+    def _batch(self, led: Led, entries: Sequence[InboxEntry]) -> Batch:
+        batch = take_in(self._core, led.state, led.cursors, entries, self._clock.now_ms())
+        led.waiting_since_ms = batch.oldest_ms
+        return batch
+
+    def _commit(self, batches: Mapping[str, Batch]) -> None:
+        """Commit one batch of each cluster, in one go."""
+        commits = [self._led[cluster].commit_of(batch) for cluster, batch in batches.items()]
+        for commit in commits:
+            self._led[commit.cluster].pending = Pending(commit.new, batches[commit.cluster])
+        for commit, answer in zip(commits, self._store.commit(commits), strict=True):
+            self._answered(self._led[commit.cluster], answer)
+
+    def _answered(self, led: Led, answer: CommitAnswer) -> None:
+        if not answer.done or answer.head is None:
+            self._deposed(led, answer.trouble or "another orchestrator committed")
+            return
+        if answer.trouble is not None:
+            log.error("Redis refused a part of a commit beside the log", cluster=led.cluster, reason=answer.trouble)
+        self._clock.sync(answer.head.time_ms)
+        self._adopt(led, answer.head.time_ms)
+
+    def _adopt(self, led: Led, time_ms: int) -> None:
+        """The pending commit is history: go on from it."""
+        assert led.pending is not None
+        batch, head = led.pending.batch, led.pending.head
+        with self.lock:
+            led.state, led.pending, led.waiting_since_ms = batch.state, None, None
+            led.head = type(head)(head.epoch, head.commit, head.cursors, head.last_id, head.last_hash, time_ms)
+            led.entries_since_snapshot += len(batch.entries)
+            self.skipped[led.cluster].update(batch.skipped)
+            self._project(led, batch.entries)
+        self._note_deadlines(led)
+        for one in batch.quarantined:
+            log.warning("a fact was quarantined", cluster=led.cluster, inbox=one.inbox, id=one.inbox_id, reason=one.reason)
+
+    def _project(self, led: Led, entries: Sequence[Sealed]) -> None:
+        if led.projection is None:
+            return
+        try:
+            for sealed in entries:
+                led.projection.apply(sealed)
+        except Exception:
+            # Numbers are no reason to stop supervising; the log has what they are made of.
+            log.exception("a projection failed on entries of the log", cluster=led.cluster)
+
+    def _note_deadlines(self, led: Led) -> None:
+        due_ms = next_deadline_ms(led.state, led.deadlines_told)
+        if due_ms is None:
+            self._due_ms.pop(led.cluster, None)
+        else:
+            self._due_ms[led.cluster] = due_ms
+
+    # --- looking around ---------------------------------------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        self._note_contact()
+        self.lease.renew(self._store)
+        self._clock.sync(self._store.now_ms())
+        self._contest()
+        self._work(list(self._led))
+        self._watch_nodes()
+        self._tidy_up()
+        every_s = min(self.lease.renew_every_s, SWEEP_S if len(self._led) == len(self._clusters) else STANDBY_S)
+        self._next_sweep = time.monotonic() + every_s
+
+    def _note_contact(self) -> None:
+        """A gap between two sweeps in which signs of life could have run out unseen counts like an outage."""
+        now = time.monotonic()
+        shortest_ttl_s = min((settings.node_ttl for settings in self._clusters.values()), default=SWEEP_S)
+        if now - self._last_contact > max(2 * SWEEP_S, shortest_ttl_s / 2):
+            self._together_since = now
+        self._last_contact = now
+
+    def _contest(self) -> None:
+        """Drop what is somebody else's, try for what is nobody's."""
+        for cluster, leader in self._store.leaders(list(self._clusters)).items():
+            led = self._led.get(cluster)
+            if led is not None and leader.orchestrator != self.lease.identity:
+                self._deposed(led, f"its owner is {leader.orchestrator}")
+            elif led is None and self.lease.may_try(leader):
+                self._try_to_lead(cluster)
+
+    def _try_to_lead(self, cluster: str) -> None:
+        if time.monotonic() < self._damaged_until.get(cluster, 0.0):
+            return
+        try:
+            led = self._taker.take(cluster, self._clusters[cluster], self._epochs_seen[cluster])
+        except LogDamaged as error:
+            log.error("cannot lead: the log is damaged", cluster=cluster, reason=str(error))
+            self._damaged_until[cluster] = time.monotonic() + DAMAGED_RETRY_S
+            return
+        except StoreUnavailable:
+            raise
+        except Exception:
+            # Entries that this code cannot fold; the other clusters are led all the same.
+            log.exception("cannot lead: the log cannot be folded", cluster=cluster)
+            self._damaged_until[cluster] = time.monotonic() + DAMAGED_RETRY_S
+            return
+        if led is None:
+            log.info("another orchestrator was quicker", cluster=cluster)
+            return
+        with self.lock:
+            self._led[cluster] = led
+        self._epochs_seen[cluster] = led.head.epoch
+        self._note_deadlines(led)
+        log.info("took the lead", cluster=cluster, epoch=led.head.epoch, last_id=led.head.last_id)
+
+    def _deposed(self, led: Led, reason: str) -> None:
+        log.warning("no longer leads", cluster=led.cluster, epoch=led.head.epoch, reason=reason)
+        with self.lock:
+            del self._led[led.cluster]
+        self._due_ms.pop(led.cluster, None)
+
+    def _watch_nodes(self) -> None:
+        """Facts for nodes and watches whose signs of life differ from the state.
+
+        What differs is looked at twice, with everything read in between: a node that joins or leaves just now says so itself.
+        """
+        signs = self._store.signs_of_life([(led.cluster, node) for led in self._led.values() for node in led.settings.nodes])
+        for (cluster, node), sign in signs.items():
+            self._led[cluster].signs = {**self._led[cluster].signs, node: sign}
+        suspects = {led.cluster: found for led in self._led.values() if (found := self._differences(led))}
+        new = [cluster for cluster, found in suspects.items() if self._led[cluster].liveness_told.untold(found)]
+        self._work(new)
+        for cluster, led in list(self._led.items()):
+            again = self._differences(led)
+            found = {key: fact for key, fact in suspects.get(cluster, {}).items() if key in again}
+            self._tell(led, led.liveness_told, found)
+        self._work(new)
+
+    def _differences(self, led: Led) -> Differences:
+        now = time.monotonic()
+        found = led.liveness.differences(led.state, led.signs, self._clock.now_ms(), now)
+        return found if now - self._together_since >= led.settings.node_ttl + RECONNECT_S else {}
+
+    def _pass_deadlines(self) -> None:
+        """Append deadlines that are due, and read on: they are judged after everything that arrived before them."""
+        now_ms = self._clock.now_ms()
+        for cluster in [cluster for cluster, due_ms in self._due_ms.items() if due_ms <= now_ms]:
+            led = self._led[cluster]
+            if self._tell(led, led.deadlines_told, due_deadlines(led.state, now_ms)):
+                self._note_deadlines(led)
+                self._work([cluster])
+
+    def _tell(self, led: Led, telling: Telling, differences: Differences) -> bool:
+        """Put what was not told yet into the leader's inbox; True if there was something."""
+        untold = telling.untold(differences)
+        if not untold:
+            return False
+        texts = envelopes(led.state, wire.LEADER_INBOX, self.lease.identity, untold.values())
+        if not self._store.append_leader_facts(led.cluster, led.head.epoch, texts):
+            self._deposed(led, "its epoch is over")
+            return False
+        telling.note(untold)
+        return True
+
+    def _tidy_up(self) -> None:
+        for led in self._led.values():
+            if led.entries_since_snapshot >= self._snapshot_every:
+                history.save(self._store, led.state, led.projection)
+                led.entries_since_snapshot = 0
+        if time.monotonic() >= self._next_trim:
+            self._store.trim_inboxes({led.cluster: led.cursors for led in self._led.values()})
+            self._next_trim = time.monotonic() + TRIM_S
+
+    # --- Redis goes and comes ---------------------------------------------------------------------------------------------------------
+
+    def _lost(self, error: StoreUnavailable) -> None:
+        """Redis gave no answer: say so once, wait a little, and look at the heads before anything else."""
+        self._connected = False
+        if not self._said_unavailable:
+            log.error("Redis does not answer; trying again until it does", reason=str(error))
+            self._said_unavailable = True
+        pause_s = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
+        self._failures += 1
+        until = time.monotonic() + pause_s
+        while not self._stopping and (left_s := until - time.monotonic()) > 0:
+            time.sleep(min(left_s, 0.1))
+
+    def _reconnect(self) -> None:
+        self._clock.sync(self._store.now_ms())
+        for led in list(self._led.values()):
+            self._settle(led)
+        if self._said_unavailable:
+            log.info("Redis answers again")
+        self._connected, self._said_unavailable, self._failures = True, False, 0
+        self._together_since = self._last_contact = time.monotonic()
+        self._next_sweep = 0.0
+
+    def _settle(self, led: Led) -> None:
+        """What became of a cluster while no answer came: our last commit happened, or nothing did, or somebody else was there."""
+        head = self._store.read_head(led.cluster)
+        if head is not None and led.pending is not None and led.pending.head.same_commit(head):
+            self._adopt(led, head.time_ms)
+        elif led.head.same_commit(head):
+            led.pending = None
+        else:
+            self._deposed(led, "the head is another one than before Redis was away")
+
+    def _hand_over(self) -> None:
+        """Leave at once, so that a standby need not wait for the lease to run out."""
+        try:
+            for led in self._led.values():
+                history.save(self._store, led.state, led.projection)
+            self._store.release(self.lease.identity, list(self._led))
+        except StoreUnavailable as error:
+            log.warning("could not hand over; the lease will run out", reason=str(error))
+        with self.lock:
+            self._led.clear()
+        self._due_ms.clear()
+
+    # --- for other threads ------------------------------------------------------------------------------------------------------------
+
+    def states(self) -> dict[str, Any]:
+        """Who this is, what it leads, and the whole state of each cluster that it leads, as JSON values."""
+        with self.lock:
+            led = dict(self._led)
+        return {
+            "orchestrator": self.lease.identity,
+            "leads": {cluster: one.head.seen() for cluster, one in led.items()},
+            "clusters": {cluster: one.state.model_dump(mode="json") for cluster, one in led.items()},
+        }
+
+    def views(self) -> dict[str, View]:
+        """What metrics ask for, of each cluster that it leads; call it under `lock` and read the projections there."""
+        with self.lock:
+            return {cluster: self._view(led) for cluster, led in self._led.items()}
+
+    def _view(self, led: Led) -> View:
+        now_ms = self._clock.now_ms()
+        since_ms = led.waiting_since_ms
+        lag_s = max(0, now_ms - since_ms) / 1000 if since_ms is not None else 0.0 if self._connected else None
+        return View(led.state, led.projection, now_ms, lag_s, liveness_values(led.signs))

@@ -1,0 +1,212 @@
+"""A store in memory: the verified fake of redis_store.py, for tests and simulation. Not for production: it forgets everything.
+
+It passes the same contract suite as the real one. Its clock stands still until somebody moves it (`clock_ms`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from orchestrator.ports import Commit, CommitAnswer, Head, InboxEntry, Leader, SignsOfLife, StoredEntry, StoreUnavailable
+from statemachines import wire
+from statemachines.entries import id_key
+
+
+class MemoryRedis:
+    """What several stores share, as several clients share one server."""
+
+    def __init__(self, clock_ms: int = 1_700_000_000_000) -> None:
+        self.clock_ms = clock_ms
+        self.up = True
+        """False: no call is answered."""
+        self.keys: dict[str, bytes] = {}
+        self.expiry_ms: dict[str, int] = {}
+        self.streams: dict[str, list[tuple[str, dict[str, bytes]]]] = defaultdict(list)
+        self.queues: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
+        """Queue name -> (job id, payload) in order."""
+        self.listeners: list[MemoryStore] = []
+
+    def get(self, key: str) -> bytes | None:
+        if self.expiry_ms.get(key, self.clock_ms + 1) <= self.clock_ms:
+            self.delete(key)
+        return self.keys.get(key)
+
+    def set(self, key: str, value: bytes | str, ttl_s: float | None = None) -> None:
+        self.keys[key] = value.encode() if isinstance(value, str) else value
+        self.expiry_ms.pop(key, None)
+        if ttl_s is not None:
+            self.expiry_ms[key] = self.clock_ms + int(ttl_s * 1000)
+
+    def delete(self, key: str) -> None:
+        self.keys.pop(key, None)
+        self.expiry_ms.pop(key, None)
+
+    def xadd(self, key: str, fields: Mapping[str, bytes | str], entry_id: str = "*") -> str:
+        """Append; like Redis it refuses an id that is not greater than the last one (ValueError)."""
+        stream = self.streams[key]
+        ms, seq = id_key(stream[-1][0]) if stream else (0, 0)
+        if entry_id == "*":
+            entry_id = f"{self.clock_ms}-0" if self.clock_ms > ms else f"{ms}-{seq + 1}"
+        if id_key(entry_id) <= (ms, seq):
+            raise ValueError("the ID specified in XADD is equal or smaller than the target stream top item")
+        stream.append((entry_id, {name: value.encode() if isinstance(value, str) else value for name, value in fields.items()}))
+        return entry_id
+
+    def publish(self, channel: str) -> None:
+        for listener in self.listeners:
+            listener.ring(channel)
+
+
+class MemoryStore:
+    """See `orchestrator.ports.Store`."""
+
+    def __init__(self, server: MemoryRedis | None = None) -> None:
+        self.server = server if server is not None else MemoryRedis()
+        self._channels: dict[str, str] = {}
+        self._rung: set[str] = set()
+        self.server.listeners.append(self)
+
+    @property
+    def _up(self) -> MemoryRedis:
+        if not self.server.up:
+            raise StoreUnavailable("the memory store is switched off")
+        return self.server
+
+    def now_ms(self) -> int:
+        return self._up.clock_ms
+
+    # --- log and head -----------------------------------------------------------------------------------------------------------------
+
+    def read_head(self, cluster: str) -> Head | None:
+        text = self._up.get(wire.head(cluster))
+        return Head.decode(text) if text else None
+
+    def commit(self, commits: Sequence[Commit]) -> list[CommitAnswer]:
+        return [self._commit(commit) for commit in commits]
+
+    def _commit(self, commit: Commit) -> CommitAnswer:
+        found = self.read_head(commit.cluster)
+        expected = commit.expected.encode() if commit.expected is not None else None
+        if (found.encode() if found else None) != expected:
+            return CommitAnswer(commit.new.same_commit(found), found)
+        server = self._up
+        try:
+            self._add_entries(commit)
+        except ValueError as error:
+            return CommitAnswer(False, None, str(error))
+        text = commit.new.encode().rpartition(":")[0] + f":{server.clock_ms}}}"
+        server.set(wire.head(commit.cluster), text)
+        self._add_rest(commit)
+        return CommitAnswer(True, Head.decode(text))
+
+    def _add_entries(self, commit: Commit) -> None:
+        for sealed in commit.entries:
+            fields = {wire.ENTRY_FIELD: sealed.body, wire.HASH_FIELD: sealed.hash.encode()}
+            self.server.xadd(wire.log(commit.cluster), fields, sealed.entry.id)
+
+    def _add_rest(self, commit: Commit) -> None:
+        server, head = self.server, commit.new.seen()
+        for job in commit.jobs:
+            queue = server.queues[wire.command_queue(commit.cluster, job.order.node)]
+            queue.append((job.order.job_id, {**job.order.payload, "head": head}))
+        for node, streams in commit.marks.items():
+            server.set(wire.mark(commit.cluster, node), json.dumps({"streams": dict(streams), "head": head}))
+        for one in commit.quarantined:
+            fields: dict[str, bytes | str] = {"inbox": one.inbox, "id": one.inbox_id, "reason": one.reason, wire.FACT_FIELD: one.raw}
+            server.xadd(wire.quarantine(commit.cluster), fields)
+        if commit.owner is not None:
+            server.set(wire.owner(commit.cluster), commit.owner)
+
+    def prepare(self, cluster: str, nodes: Iterable[str]) -> None:
+        """Nothing here is slow the first time."""
+
+    def read_log(self, cluster: str, after: str, count: int = 1000) -> list[StoredEntry]:
+        entries = self._up.streams[wire.log(cluster)]
+        return [_stored(*entry) for entry in entries if id_key(entry[0]) > id_key(after)][:count]
+
+    def read_entry(self, cluster: str, entry_id: str) -> StoredEntry | None:
+        return next((_stored(*entry) for entry in self._up.streams[wire.log(cluster)] if entry[0] == entry_id), None)
+
+    def get_snapshot(self, cluster: str) -> bytes | None:
+        return self._up.get(wire.snapshot(cluster))
+
+    def put_snapshot(self, cluster: str, text: bytes) -> None:
+        self._up.set(wire.snapshot(cluster), text)
+
+    # --- inboxes ----------------------------------------------------------------------------------------------------------------------
+
+    def read_inboxes(self, cursors: Mapping[str, Mapping[str, str]], count: int = 100) -> list[InboxEntry]:
+        return [
+            InboxEntry(cluster, inbox, entry_id, fields.get(wire.FACT_FIELD))
+            for cluster, inboxes in cursors.items()
+            for inbox, cursor in inboxes.items()
+            for entry_id, fields in self._after(wire.inbox(cluster, inbox), cursor)[:count]
+        ]
+
+    def _after(self, key: str, cursor: str) -> list[tuple[str, dict[str, bytes]]]:
+        return [entry for entry in self._up.streams[key] if id_key(entry[0]) > id_key(cursor)]
+
+    def append_leader_facts(self, cluster: str, epoch: int, envelopes: Sequence[str]) -> bool:
+        head = self.read_head(cluster)
+        if head is None or head.epoch != epoch:
+            return False
+        for envelope in envelopes:
+            self.server.xadd(wire.inbox(cluster, wire.LEADER_INBOX), {wire.FACT_FIELD: envelope})
+        return True
+
+    def trim_inboxes(self, cursors: Mapping[str, Mapping[str, str]]) -> None:
+        for cluster, inboxes in cursors.items():
+            for inbox, cursor in inboxes.items():
+                stream = self._up.streams[wire.inbox(cluster, inbox)]
+                stream[:] = [entry for entry in stream if id_key(entry[0]) >= id_key(cursor)]
+
+    def subscribe(self, clusters: Iterable[str]) -> None:
+        self._channels = {wire.bell(cluster): cluster for cluster in clusters}
+
+    def ring(self, channel: str) -> None:
+        if channel in self._channels:
+            self._rung.add(self._channels[channel])
+
+    def wait_for_bell(self, timeout_s: float) -> set[str]:
+        """Time stands still here: what has not rung yet does not ring within the timeout."""
+        _ = self._up, timeout_s
+        rung, self._rung = self._rung, set()
+        return rung
+
+    # --- lead -------------------------------------------------------------------------------------------------------------------------
+
+    def renew_lease(self, orchestrator: str, ttl_s: float, where: str) -> None:
+        self._up.set(wire.lease(orchestrator), where, ttl_s)
+
+    def leaders(self, clusters: Sequence[str]) -> dict[str, Leader]:
+        return {cluster: self._leader(cluster) for cluster in clusters}
+
+    def _leader(self, cluster: str) -> Leader:
+        found = self._up.get(wire.owner(cluster))
+        owner = found.decode() if found is not None else None
+        return Leader(owner, owner is not None and self.server.get(wire.lease(owner)) is not None)
+
+    def release(self, orchestrator: str, clusters: Sequence[str]) -> None:
+        for cluster in clusters:
+            if self._up.get(wire.owner(cluster)) == orchestrator.encode():
+                self.server.delete(wire.owner(cluster))
+        self._up.delete(wire.lease(orchestrator))
+
+    # --- nodes ------------------------------------------------------------------------------------------------------------------------
+
+    def signs_of_life(self, nodes: Sequence[tuple[str, str]]) -> dict[tuple[str, str], SignsOfLife]:
+        return {(c, n): SignsOfLife(self._text(wire.alive(c, n)), self._text(wire.watch_alive(c, n))) for c, n in nodes}
+
+    def _text(self, key: str) -> str | None:
+        value = self._up.get(key)
+        return value.decode("utf-8", "replace") if value is not None else None
+
+    def close(self) -> None:
+        self.server.listeners.remove(self)
+
+
+def _stored(entry_id: str, fields: Mapping[str, bytes]) -> StoredEntry:
+    return StoredEntry(entry_id, fields[wire.ENTRY_FIELD], fields[wire.HASH_FIELD].decode())

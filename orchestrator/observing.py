@@ -1,0 +1,138 @@
+"""What the leader itself observes: deadlines that are due, nodes and watches whose signs of life are there or not. No I/O.
+
+Everything is judged by level, not by edge: `differences` says what does not agree between the state and the world as it is, and a fact
+goes into the leader's inbox for each difference that this leader has not told yet. So nothing is lost when an append's answer is
+lost or a leader dies in between: whoever looks next sees the same difference. A fact that changes nothing is not told again and again.
+
+A missing sign of life means nothing after Redis was away: TTLs are absolute, so an outage ends them all at once. It is judged only when
+Redis and this orchestrator have been up together for the TTL plus the workers' reconnect time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.ports import SignsOfLife
+from statemachines.configuration import ClusterSettings
+from statemachines.facts import ConfigurationChanged, DeadlinePassed, Envelope, LeadTaken, NodeLost, NodeReturned, WatchLost, WatchReturned
+from statemachines.states import ClusterState, NodeStatus
+
+RECONNECT_S = 3.0
+"""Within this time after Redis is back, a worker that lives has shown it again."""
+
+LeaderFact = ConfigurationChanged | DeadlinePassed | LeadTaken | NodeLost | NodeReturned | WatchLost | WatchReturned
+Differences = dict[tuple[str, ...], LeaderFact]
+"""What to tell, by what identifies it."""
+
+
+@dataclass(slots=True)
+class Telling:
+    """What this leader has told already, so that a difference that stays is told once."""
+
+    told: set[tuple[str, ...]] = field(default_factory=set)
+
+    def untold(self, differences: Differences) -> Differences:
+        """Those not told yet; what is no difference any more may be told again later."""
+        self.told &= differences.keys()
+        return {key: fact for key, fact in differences.items() if key not in self.told}
+
+    def note(self, differences: Differences) -> None:
+        """They are safely in the inbox."""
+        self.told |= differences.keys()
+
+
+def envelopes(state: ClusterState, inbox: str, stream: str, facts: Iterable[LeaderFact]) -> list[str]:
+    """The facts as they go into the leader's inbox, numbered on from what the state has seen of this leader's stream."""
+    seq = state.sources.get(inbox, {}).get(stream, 0)
+    return [
+        Envelope(type=fact.type, source="leader", stream=stream, seq=seq + place, data=fact.model_dump(mode="json", exclude={"type"}))
+        .model_dump_json(exclude_defaults=True)
+        for place, fact in enumerate(facts, start=1)
+    ]  # fmt: skip
+
+
+def due_deadlines(state: ClusterState, now_ms: int) -> Differences:
+    """Deadlines that are due. Under pause the clocks stand."""
+    if state.paused_since_ms is not None:
+        return {}
+    return {_key(name, due): DeadlinePassed(deadline=name) for name, due in state.deadlines.items() if due <= now_ms}
+
+
+def next_deadline_ms(state: ClusterState, telling: Telling) -> int | None:
+    """When the next deadline is due that was not told yet."""
+    if state.paused_since_ms is not None:
+        return None
+    return min((due for name, due in state.deadlines.items() if _key(name, due) not in telling.told), default=None)
+
+
+def _key(name: str, due_ms: int) -> tuple[str, ...]:
+    return ("deadline", name, str(due_ms))
+
+
+class Liveness:
+    """The signs of life of one cluster's nodes, as this leader saw them come and go."""
+
+    def __init__(self, settings: ClusterSettings) -> None:
+        self._settings = settings
+        self._alive_seen: set[str] = set()
+        self._watch_seen: set[str] = set()
+        self._watch_missing_since: dict[str, float] = {}
+        self._first_value: dict[str, str] = {}
+        """Of nodes that count as absent: the first sign seen since. A second, different one is a fresh sign."""
+
+    def differences(self, state: ClusterState, signs: Mapping[str, SignsOfLife], now_ms: int, mono_s: float) -> Differences:
+        """What differs between the state's nodes and their signs of life; `mono_s` is this process's monotonic clock."""
+        found: Differences = {}
+        for name, sign in signs.items():
+            status = state.nodes.get(name)
+            if status is not None:
+                found |= self._of_node(name, status, sign, now_ms)
+                found |= self._of_watch(name, status, sign, mono_s)
+        return found
+
+    def _of_node(self, name: str, status: NodeStatus, sign: SignsOfLife, now_ms: int) -> Differences:
+        if sign.alive is not None:
+            self._alive_seen.add(name)
+            return self._returned(name, status, sign.alive)
+        self._first_value.pop(name, None)
+        just_joined = name not in self._alive_seen and now_ms - status.since_ms < self._settings.node_ttl * 1000
+        if not status.present or just_joined:
+            return {}
+        return {("node", name, "lost"): NodeLost(node=name)}
+
+    def _returned(self, name: str, status: NodeStatus, value: str) -> Differences:
+        """A node that left may leave a last sign behind, so only a sign that was refreshed counts. One that never joined will join."""
+        if status.present or status.boot is None:
+            self._first_value.pop(name, None)
+            return {}
+        if self._first_value.setdefault(name, value) == value:
+            return {}
+        return {("node", name, "returned"): NodeReturned(node=name)}
+
+    def _of_watch(self, name: str, status: NodeStatus, sign: SignsOfLife, mono_s: float) -> Differences:
+        if not status.present or sign.alive is None:
+            self._watch_missing_since.pop(name, None)
+            self._watch_seen.discard(name)
+            return {}
+        if sign.watch is not None:
+            self._watch_seen.add(name)
+            self._watch_missing_since.pop(name, None)
+            return {} if status.watched else {("watch", name, "returned"): WatchReturned(node=name)}
+        missing_s = mono_s - self._watch_missing_since.setdefault(name, mono_s)
+        patience_s = 0.0 if name in self._watch_seen else self._settings.node_ttl + RECONNECT_S  # it may not have begun yet
+        return {("watch", name, "lost"): WatchLost(node=name)} if status.watched and missing_s >= patience_s else {}
+
+
+def liveness_values(signs: Mapping[str, SignsOfLife]) -> dict[str, dict[str, object]]:
+    """Node -> the JSON of its `alive` and `watch` keys; None for what is not there or is no JSON object."""
+    return {name: {"alive": _object(sign.alive), "watch": _object(sign.watch)} for name, sign in signs.items()}
+
+
+def _object(text: str | None) -> dict[str, object] | None:
+    try:
+        value = json.loads(text) if text is not None else None
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,365 @@
+"""The store on a real Redis (or Valkey), 6.2 or newer.
+
+**The commit** is one Lua script: it compares the head with the one that the leader built upon, and only then adds the log entries, puts
+the jobs on their queues, moves the marks and sets the new head. MULTI under WATCH is not enough: a MULTI that is sent twice (redis-py
+does so after a timeout) queues its jobs twice, and a cut answer comes back as WatchError although the commit happened. The jobs'
+commands are those that RQ's public `Queue.enqueue(..., pipeline=p)` leaves in `p.command_stack`; they travel as arguments.
+
+The script writes log and head first, with `call`: if Redis refuses these, nothing has happened. What follows uses `pcall`: a job or a
+mark that Redis refuses (a key of a wrong type, say) is reported as trouble, and can neither wedge the cluster nor be done twice.
+
+**Connections.** One for everything, one for the bells. Nothing is ever sent again by the client library (`Retry(NoBackoff(), 0)`): an
+answer that is lost is settled by reading the head. One single connection, not a pool, so that a server that went away and came back is
+always noticed as an error and never papered over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, ResponseError
+from redis.retry import Retry
+from rq import Queue
+
+from orchestrator.ports import Commit, CommitAnswer, Head, InboxEntry, Leader, QueuedJob, SignsOfLife, StoredEntry, StoreUnavailable
+from statemachines import wire
+
+QUARANTINE_LENGTH_MAX = 10_000
+QUARANTINE_RAW_BYTES_MAX = 65_536
+
+JOB_RESULT_TTL_S = 300
+JOB_FAILURE_TTL_S = 3600
+"""A job's outcome is in the log; what RQ keeps is only for somebody who looks at RQ."""
+
+_COMMIT = """
+local found = redis.call('GET', KEYS[1]) or ''
+if found ~= ARGV[1] then return {0, found, ''} end
+local now = redis.call('TIME')
+local head = ARGV[2] .. string.format('%d', now[1] * 1000 + math.floor(now[2] / 1000)) .. '}'
+local place, trouble = 4, ''
+local function following()
+  local words, n = {}, tonumber(ARGV[place])
+  for i = 1, n do words[i] = ARGV[place + i] end
+  place = place + n + 1
+  return unpack(words)
+end
+for i = 1, tonumber(ARGV[3]) do redis.call(following()) end
+redis.call('SET', KEYS[1], head)
+while place <= #ARGV do
+  local answer = redis.pcall(following())
+  if type(answer) == 'table' and answer.err then trouble = answer.err end
+end
+return {1, head, trouble}
+"""
+"""KEYS: head. ARGV: expected head, new head up to its time, number of log commands, then each command as its length and its words."""
+
+_APPEND = """
+local head = redis.call('GET', KEYS[1])
+if not head or cjson.decode(head).epoch ~= tonumber(ARGV[1]) then return 0 end
+for i = 3, #ARGV do redis.call('XADD', KEYS[2], '*', ARGV[2], ARGV[i]) end
+return 1
+"""
+"""A leader that was deposed while it slept must not put its stale observations into the new leader's inbox."""
+
+_RELEASE = """
+for i = 2, #KEYS do
+  if redis.call('GET', KEYS[i]) == ARGV[1] then redis.call('DEL', KEYS[i]) end
+end
+redis.call('DEL', KEYS[1])
+"""
+
+
+class RedisStore:
+    """See `orchestrator.ports.Store`."""
+
+    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+        """`timeout_s`: how long an answer may take before the store counts as unavailable.
+
+        Raises:
+            ValueError: the url is none that redis-py understands.
+        """
+        self._url = url
+        self._options: dict[str, Any] = {
+            "retry": Retry(NoBackoff(), 0),
+            "socket_timeout": timeout_s,
+            "socket_connect_timeout": min(timeout_s, 2.0),
+        }
+        self._bell_client: redis.Redis = redis.Redis.from_url(url, **self._options)
+        self._client: redis.Redis | None = None
+        self._bells: Any = None
+        self._channels: dict[bytes, str] = {}
+        self._queues: dict[str, Queue] = {}
+        self._sha = hashlib.sha1(_COMMIT.encode(), usedforsecurity=False).hexdigest()
+
+    @property
+    def _redis(self) -> redis.Redis:
+        if self._client is None:
+            self._client = redis.Redis.from_url(self._url, single_connection_client=True, **self._options)
+        return self._client
+
+    @contextmanager
+    def _answers(self) -> Iterator[None]:
+        """One meaning for all the ways in which Redis can fail to answer; nothing of a connection that failed is used again."""
+        try:
+            yield
+        except (redis.RedisError, OSError) as error:
+            self._disconnect()
+            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+    def _disconnect(self) -> None:
+        self._drop_bells()
+        self._queues.clear()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    # --- log and head -----------------------------------------------------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        with self._answers():
+            seconds, micros = self._redis.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def read_head(self, cluster: str) -> Head | None:
+        with self._answers():
+            text = self._redis.get(wire.head(cluster))
+        return Head.decode(text) if text else None
+
+    def commit(self, commits: Sequence[Commit]) -> list[CommitAnswer]:
+        with self._answers():
+            wanted = [self._arguments(commit) for commit in commits]
+            answers = self._evaluate(wanted)
+            if any(isinstance(answer, NoScriptError) for answer in answers):
+                self._redis.script_load(_COMMIT)  # a restarted server has forgotten it; none of these ran
+                again = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+                for place, answer in zip(again, self._evaluate([wanted[place] for place in again]), strict=True):
+                    answers[place] = answer
+            for answer in answers:
+                if isinstance(answer, Exception) and not _refuses_the_log(answer):
+                    raise answer
+        return [_settle(commit, answer) for commit, answer in zip(commits, answers, strict=True)]
+
+    def _evaluate(self, arguments: list[list[Any]]) -> list[Any]:
+        """The script's answers; what Redis refused is an exception among them."""
+        if len(arguments) == 1:  # the usual case, on the connection that is open already
+            try:
+                return [self._redis.evalsha(self._sha, 1, *arguments[0])]
+            except ResponseError as error:
+                return [error]
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for words in arguments:
+                pipeline.evalsha(self._sha, 1, *words)
+            return pipeline.execute(raise_on_error=False)
+
+    def _arguments(self, commit: Commit) -> list[Any]:
+        log = [_log_command(commit, place) for place in range(len(commit.entries))]
+        rest = [*self._job_commands(commit), *_mark_commands(commit), *_quarantine_commands(commit)]
+        if commit.owner is not None:
+            rest.append(("SET", wire.owner(commit.cluster), commit.owner))
+        expected = commit.expected.encode() if commit.expected is not None else ""
+        words: list[Any] = [wire.head(commit.cluster), expected, commit.new.encode().rpartition(":")[0] + ":", len(log)]
+        for command in (*log, *rest):
+            words.append(len(command))
+            words.extend(command)
+        return words
+
+    def _job_commands(self, commit: Commit) -> list[tuple[Any, ...]]:
+        if not commit.jobs:
+            return []
+        with self._redis.pipeline() as pipeline:
+            pipeline.multi()  # else RQ would begin one itself, and fail at the second job
+            for job in commit.jobs:
+                self._enqueue(commit, job, pipeline)
+            return [arguments for arguments, _ in pipeline.command_stack]
+
+    def _enqueue(self, commit: Commit, job: QueuedJob, pipeline: Any) -> None:
+        order = job.order
+        payload = {**order.payload, "head": commit.new.seen()}
+        self._queue(wire.command_queue(commit.cluster, order.node)).enqueue(
+            wire.JOB_FUNCTION,
+            payload,
+            job_id=order.job_id,
+            job_timeout=job.limit_s,
+            result_ttl=JOB_RESULT_TTL_S,
+            failure_ttl=JOB_FAILURE_TTL_S,
+            description=f"{order.payload.get('kind', 'job')} {order.payload.get('ticket', '')}",
+            pipeline=pipeline,
+        )
+
+    def _queue(self, name: str) -> Queue:
+        queue = self._queues.get(name)
+        if queue is None:
+            queue = self._queues[name] = Queue(name, connection=self._redis, serializer="json")
+            queue.get_redis_server_version()  # RQ asks for it once, and would do so in the middle of a commit
+        return queue
+
+    def prepare(self, cluster: str, nodes: Iterable[str]) -> None:
+        with self._answers():
+            for node in nodes:
+                self._queue(wire.command_queue(cluster, node))
+            self._redis.script_load(_COMMIT)
+
+    def read_log(self, cluster: str, after: str, count: int = 1000) -> list[StoredEntry]:
+        with self._answers():
+            found: Any = self._redis.xrange(wire.log(cluster), min=f"({after}", count=count)
+        return [_stored(entry_id, fields) for entry_id, fields in found]
+
+    def read_entry(self, cluster: str, entry_id: str) -> StoredEntry | None:
+        with self._answers():
+            found: Any = self._redis.xrange(wire.log(cluster), min=entry_id, max=entry_id, count=1)
+        return _stored(*found[0]) if found else None
+
+    def get_snapshot(self, cluster: str) -> bytes | None:
+        with self._answers():
+            return self._redis.get(wire.snapshot(cluster))  # type: ignore[return-value]
+
+    def put_snapshot(self, cluster: str, text: bytes) -> None:
+        with self._answers():
+            self._redis.set(wire.snapshot(cluster), text)
+
+    # --- inboxes ----------------------------------------------------------------------------------------------------------------------
+
+    def read_inboxes(self, cursors: Mapping[str, Mapping[str, str]], count: int = 100) -> list[InboxEntry]:
+        places = {wire.inbox(cluster, inbox): (cluster, inbox) for cluster, inboxes in cursors.items() for inbox in inboxes}
+        if not places:
+            return []
+        streams: Any = {key: cursors[cluster][inbox] for key, (cluster, inbox) in places.items()}
+        with self._answers():
+            found: Any = self._redis.xread(streams, count=count)
+        return [
+            InboxEntry(*places[key.decode()], entry_id.decode(), fields.get(wire.FACT_FIELD.encode()))
+            for key, entries in found or ()
+            for entry_id, fields in entries
+        ]
+
+    def append_leader_facts(self, cluster: str, epoch: int, envelopes: Sequence[str]) -> bool:
+        keys = (wire.head(cluster), wire.inbox(cluster, wire.LEADER_INBOX))
+        with self._answers():
+            answer: Any = self._redis.eval(_APPEND, 2, *keys, str(epoch), wire.FACT_FIELD, *envelopes)
+        return bool(answer)
+
+    def trim_inboxes(self, cursors: Mapping[str, Mapping[str, str]]) -> None:
+        with self._answers(), self._redis.pipeline(transaction=False) as pipeline:
+            for cluster, inboxes in cursors.items():
+                for inbox, cursor in inboxes.items():
+                    pipeline.xtrim(wire.inbox(cluster, inbox), minid=cursor, approximate=True)
+            pipeline.execute()
+
+    def subscribe(self, clusters: Iterable[str]) -> None:
+        self._channels = {wire.bell(cluster).encode(): cluster for cluster in clusters}
+        self._drop_bells()
+
+    def wait_for_bell(self, timeout_s: float) -> set[str]:
+        if not self._channels:
+            time.sleep(timeout_s)
+            return set()
+        with self._answers():
+            return self._listen(timeout_s)
+
+    def _listen(self, timeout_s: float) -> set[str]:
+        if self._bells is None:
+            self._bells = self._bell_client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+            self._bells.subscribe(*self._channels)
+        rung: set[str] = set()
+        wait_until = time.monotonic() + timeout_s
+        while True:
+            left_s = 0.0 if rung else max(0.0, wait_until - time.monotonic())
+            message = self._bells.get_message(timeout=left_s)
+            if message is not None:
+                rung.add(self._channels[message["channel"]])
+            elif left_s == 0.0 or time.monotonic() >= wait_until:
+                return rung
+
+    def _drop_bells(self) -> None:
+        if self._bells is not None:
+            self._bells.close()
+            self._bells = None
+
+    # --- lead -------------------------------------------------------------------------------------------------------------------------
+
+    def renew_lease(self, orchestrator: str, ttl_s: float, where: str) -> None:
+        with self._answers():
+            self._redis.set(wire.lease(orchestrator), where, px=max(1, int(ttl_s * 1000)))
+
+    def leaders(self, clusters: Sequence[str]) -> dict[str, Leader]:
+        if not clusters:
+            return {}
+        with self._answers():
+            owners = self._texts([wire.owner(cluster) for cluster in clusters])
+            known = sorted({owner for owner in owners if owner})
+            leases = dict(zip(known, self._texts([wire.lease(owner) for owner in known]), strict=True)) if known else {}
+        return {
+            cluster: Leader(owner, owner is not None and leases.get(owner) is not None)
+            for cluster, owner in zip(clusters, owners, strict=True)
+        }
+
+    def release(self, orchestrator: str, clusters: Sequence[str]) -> None:
+        keys = [wire.lease(orchestrator), *(wire.owner(cluster) for cluster in clusters)]
+        with self._answers():
+            self._redis.eval(_RELEASE, len(keys), *keys, orchestrator)
+
+    # --- nodes ------------------------------------------------------------------------------------------------------------------------
+
+    def signs_of_life(self, nodes: Sequence[tuple[str, str]]) -> dict[tuple[str, str], SignsOfLife]:
+        if not nodes:
+            return {}
+        keys = [name(cluster, node) for cluster, node in nodes for name in (wire.alive, wire.watch_alive)]
+        with self._answers():
+            values = self._texts(keys)
+        return {pair: SignsOfLife(values[2 * place], values[2 * place + 1]) for place, pair in enumerate(nodes)}
+
+    def _texts(self, keys: list[str]) -> list[str | None]:
+        found: Any = self._redis.mget(keys)
+        return [value.decode("utf-8", "replace") if value is not None else None for value in found]
+
+    def close(self) -> None:
+        self._disconnect()
+        self._bell_client.close()
+
+
+def _log_command(commit: Commit, place: int) -> tuple[Any, ...]:
+    sealed = commit.entries[place]
+    return ("XADD", wire.log(commit.cluster), sealed.entry.id, wire.ENTRY_FIELD, sealed.body, wire.HASH_FIELD, sealed.hash)
+
+
+def _mark_commands(commit: Commit) -> list[tuple[Any, ...]]:
+    head = commit.new.seen()
+    return [
+        ("SET", wire.mark(commit.cluster, node), json.dumps({"streams": dict(streams), "head": head}, separators=(",", ":")))
+        for node, streams in commit.marks.items()
+    ]
+
+
+def _quarantine_commands(commit: Commit) -> list[tuple[Any, ...]]:
+    stream = wire.quarantine(commit.cluster)
+    return [
+        ("XADD", stream, "MAXLEN", "~", QUARANTINE_LENGTH_MAX, "*", "inbox", one.inbox, "id", one.inbox_id, "reason", one.reason,
+         wire.FACT_FIELD, one.raw[:QUARANTINE_RAW_BYTES_MAX])
+        for one in commit.quarantined
+    ]  # fmt: skip
+
+
+def _settle(commit: Commit, answer: Any) -> CommitAnswer:
+    """A stale answer that shows our own new head means: done before, and sent twice."""
+    if isinstance(answer, Exception):
+        return CommitAnswer(False, None, str(answer))
+    done, text, trouble = answer
+    head = Head.decode(text) if text else None
+    return CommitAnswer(bool(done) or commit.new.same_commit(head), head, trouble.decode("utf-8", "replace") or None)
+
+
+def _refuses_the_log(error: Exception) -> bool:
+    """Whether the log itself does not take the entries: it goes on behind its head. (Nothing was written: they come first.)"""
+    return "equal or smaller than the target stream top item" in str(error)
+
+
+def _stored(entry_id: bytes, fields: dict[bytes, bytes]) -> StoredEntry:
+    body, digest = fields.get(wire.ENTRY_FIELD.encode(), b""), fields.get(wire.HASH_FIELD.encode(), b"")
+    return StoredEntry(entry_id.decode(), body, digest.decode("ascii", "replace"))
