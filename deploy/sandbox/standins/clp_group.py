@@ -50,7 +50,7 @@ class View:
 
     def newer_than(self, other: View) -> bool:
         """Whether this view replaces ``other``."""
-        return (self.generation, self.revision) > (other.generation, other.revision)
+        return (self.generation, self.revision, self.owner or "") > (other.generation, other.revision, other.owner or "")
 
 
 class Superseded(Exception):
@@ -63,11 +63,14 @@ class Group:
     Args:
         place: this node.
         members: gives the alive members in order of the failover policy.
+        tell: tells the other nodes at once. Waiting for the next heartbeat would not do: a node that dies right after it began to start the
+            group would have started it unknown to the others.
     """
 
-    def __init__(self, place: Place, members: Callable[[], list[str]]) -> None:
+    def __init__(self, place: Place, members: Callable[[], list[str]], tell: Callable[[], None]) -> None:
         self._place = place
         self._members = members
+        self._tell = tell
         self._ip, self._disk, self._script = FloatingIp(place), SharedDisk(place), Script(place)
         self._residents = [Resident(place, service) for service in place.settings["services"]]
         self._disk_word = "SUCCESS"
@@ -92,7 +95,7 @@ class Group:
         return {each.monitor: state for each in self._residents}
 
     def change(self, **fields: Any) -> None:
-        """Change the view of the group that we have; the next heartbeat carries it to the others.
+        """Change the view of the group that we have, and tell the others.
 
         Raises:
             Superseded: we don't have it any more.
@@ -104,6 +107,7 @@ class Group:
                 setattr(self.view, name, value)
             self.view.revision += 1
             self.changed.notify_all()
+            self._tell()
 
     def told(self, fields: dict[str, Any]) -> None:
         """Another node's view: take it over where it is newer."""
@@ -111,7 +115,7 @@ class Group:
         with self.changed:
             if not theirs.newer_than(self.view):
                 return
-            lost = self.view.owner == self._place.node and theirs.generation > self.view.generation
+            lost = self.view.owner == self._place.node != theirs.owner
             self.view = theirs
             self.changed.notify_all()
         if lost:

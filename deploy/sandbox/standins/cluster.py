@@ -121,6 +121,7 @@ class SandboxCluster:
         ports = _free_ports(5 * len(self.nodes) + 3)
         self.settings: dict[str, Any] = {
             "id": self.id,
+            "driver": os.getpid(),
             "cluster": "sandbox",
             "nodes": {node: {name: next(ports) for name in ("server", "agent", "metadata", "control", "heartbeat")} for node in self.nodes},
             "network": {name: next(ports) for name in ("control", "server", "agent")},

@@ -33,7 +33,7 @@ class _Cluster:
         self.place = place
         self.boot = read_boot(place)
         self.membership = Membership(place, self.boot, self.message, self.heard, self.tick)
-        self.group = Group(place, self.membership.members)
+        self.group = Group(place, self.membership.members, self.membership.send)
         self.member = False
         self.leaving = False  # shutting down: nothing new is begun
         self.left = False  # the group is given away: the others are told

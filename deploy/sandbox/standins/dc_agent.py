@@ -41,8 +41,7 @@ class Agent(Daemon):
         self.end(verb)
 
     def _note(self, verb: str) -> None:
-        folder = os.path.join(self.place.disk, "agent")
-        os.makedirs(folder, exist_ok=True)
+        folder = self.place.folder_on_disk("agent")
         records.append(os.path.join(folder, "handover.jsonl"), {"time": time.time(), "node": self.place.node, "verb": verb})
 
 

@@ -19,11 +19,16 @@ import sys
 import time
 
 from . import records
-from .place import Place, ask, ask_json
+from .place import Place, ask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 START_VERBS = ("start", "recover")
 STOP_VERBS = ("stop", "faststop")
 STOP_TIMEOUT_S = 600.0
+END_TIMEOUT_S = 10.0
 
 
 class Refused(Exception):
@@ -89,7 +94,7 @@ def _open_metadata(place: Place) -> int:
 def _recorded_verb(place: Place, component: str, command: str, arguments: list[str]) -> int:
     verb, began, code = arguments[0] if arguments else "", time.time(), 1
     common = {"component": component, "verb": verb, "pid": os.getpid(), "begin": began}
-    place.record("verbs", "begin", **common, argv=[command, *arguments], chain=records.parent_chain(os.getpid()))
+    place.record("verbs", "begin", **common, argv=[command, *arguments], chain=_chain(place))
     try:
         if verb not in START_VERBS + STOP_VERBS or len(arguments) != 1:
             code = 2
@@ -99,6 +104,10 @@ def _recorded_verb(place: Place, component: str, command: str, arguments: list[s
     finally:
         place.record("verbs", "end", **common, end=time.time(), code=code)
     return code
+
+
+def _chain(place: Place) -> list[dict[str, Any]]:
+    return records.parent_chain(os.getpid(), place.settings["driver"])
 
 
 def _verb(place: Place, component: str, verb: str) -> int:
@@ -148,26 +157,18 @@ def _stop(place: Place, component: str, verb: str) -> None:
         print(f"the {component} was not running")
     if component == "server" and dc_daemon.running(place, "metadata") and place.fault("disk-held") is None:
         # G44 again: whether a stop ends the metadata DB is not said; here it does, unless the fault says otherwise.
-        _end_metadata(place)
+        _ask_to_end(place, "metadata", verb)
 
 
 def _ask_to_end(place: Place, component: str, verb: str) -> None:
     from . import dc_daemon
 
-    try:
-        ask(place.ports[component], f"STOP {verb}", STOP_TIMEOUT_S)
-    except ConnectionError:
-        pass  # it was ending already, or broke off while ending: what counts is that it is gone
-    if not dc_daemon.wait_until_gone(place, component, 10.0):
-        raise Refused(f"the {component} does not end")
-
-
-def _end_metadata(place: Place) -> None:
-    from . import dc_daemon
-
-    try:
-        ask_json(place.ports["metadata"], {"op": "stop"})
-    except ConnectionError:
-        pass
-    if not dc_daemon.wait_until_gone(place, "metadata", 10.0):
-        raise Refused("the metadata DB server does not end")
+    deadline = time.monotonic() + END_TIMEOUT_S
+    request = json.dumps({"op": "stop"}) if component == "metadata" else f"STOP {verb}"
+    while dc_daemon.running(place, component):
+        if time.monotonic() > deadline:
+            raise Refused(f"the {component} does not end")
+        try:
+            ask(place.ports[component], request, STOP_TIMEOUT_S)
+        except ConnectionError:
+            time.sleep(0.02)  # it does not listen yet, or broke off while ending

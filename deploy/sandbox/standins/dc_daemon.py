@@ -40,16 +40,6 @@ def running(place: Place, component: str) -> bool:
     return False
 
 
-def wait_until_gone(place: Place, component: str, timeout_s: float) -> bool:
-    """Wait until no process of ``component`` lives on this node; False if one still does after ``timeout_s``."""
-    deadline = time.monotonic() + timeout_s
-    while running(place, component):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 def launch(place: Place, component: str, verb: str, descriptor: int) -> None:
     """Start the daemon of ``component`` in a session of its own, as a child of init; it inherits the lock ``descriptor``."""
     child = os.fork()

@@ -7,7 +7,6 @@ node has the file open; every request looks first whether the disk is still ther
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import threading
 from typing import Any
@@ -65,8 +64,19 @@ class MetadataServer(Daemon):
         super().__init__(place, verb)
         self._guard = threading.Lock()
         self._since_pruned = 0
-        os.makedirs(os.path.dirname(place.metadata), exist_ok=True)
-        self._database = open_database(place.metadata)
+        self._database: sqlite3.Connection  # opened by begin; nothing is asked of it before that is over
+
+    def begin(self) -> None:
+        """Open the file.
+
+        Raises:
+            OSError: this node does not have the disk, or the file cannot be opened.
+        """
+        self.place.folder_on_disk("metadata")
+        try:
+            self._database = open_database(self.place.metadata)
+        except sqlite3.Error as error:
+            raise OSError(str(error)) from error
 
     def answer(self, line: str) -> str:
         """Answer one request."""

@@ -29,6 +29,7 @@ from .place import Place, ask_json
 
 RUN_INTERVAL_S = 0.3
 METADATA_TIMEOUT_S = 30.0
+STOP_METADATA_TIMEOUT_S = 5.0
 
 
 def states_after_start(schedules: list[tuple[str, str, str]], last_stop: str, verb: str) -> dict[str, str]:
@@ -51,11 +52,14 @@ class Server(Daemon):
 
     def begin(self) -> None:
         """Wait for the metadata DB, which may have been launched a moment ago."""
-        deadline = time.monotonic() + METADATA_TIMEOUT_S
-        while self._metadata_problem():
+        self._await_metadata(METADATA_TIMEOUT_S)
+
+    def _await_metadata(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while problem := self._metadata_problem():
             if time.monotonic() > deadline:
-                raise TimeoutError("the metadata DB server does not answer")
-            self.ending.wait(0.05)
+                raise TimeoutError(problem)
+            time.sleep(0.05)
 
     def ready(self) -> None:
         """Bring the schedules up, then be healthy and keep them running."""
@@ -126,11 +130,11 @@ class Server(Daemon):
         return "OK"
 
     def _remember_stop(self, verb: str) -> None:
+        if verb == "faststop" and not self.healthy:
+            return  # a start that was not over has changed nothing, nor does its forced stop
+        self._await_metadata(STOP_METADATA_TIMEOUT_S)
         names = [row[0] for row in self._metadata("read")["schedules"]]
-        if verb == "stop":
-            self._metadata("apply", states=dict.fromkeys(names, "stopped"), last_stop="stop")
-        elif self.healthy:  # a start that was not over has changed nothing, nor does its forced stop
-            self._metadata("apply", states={}, last_stop="faststop")
+        self._metadata("apply", states=dict.fromkeys(names, "stopped") if verb == "stop" else {}, last_stop=verb)
 
     def _metadata_problem(self) -> str:
         try:

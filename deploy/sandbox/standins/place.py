@@ -59,7 +59,20 @@ class Place:
 
     def attached(self) -> bool:
         """Whether this node has the switchable disk."""
-        return os.path.isdir(self.disk)
+        return os.path.islink(self.disk)
+
+    def folder_on_disk(self, name: str) -> str:
+        """The path of a folder on the switchable disk, made if it is not there yet.
+
+        Raises:
+            FileNotFoundError: this node does not have the disk.
+        """
+        path = os.path.join(self.disk, name)
+        try:
+            os.mkdir(path)  # one level only: nobody may make up a disk that is not there
+        except FileExistsError:
+            pass
+        return path
 
     def record(self, name: str, what: str, **fields: Any) -> None:
         """Append to ``records/<name>.jsonl``, with the time of now and this node's name."""

@@ -35,9 +35,19 @@ def read(path: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def parent_chain(pid: int) -> list[dict[str, Any]]:
-    """The parents of ``pid``, nearest first, up to init: ``pid``, ``name`` and ``cmdline`` of each."""
-    return _chain_from_proc(pid) if sys.platform == "linux" else _chain_from_ps(pid)
+def parent_chain(pid: int, driver: int) -> list[dict[str, Any]]:
+    """The parents of ``pid``, nearest first, up to init: ``pid``, ``name`` and ``cmdline`` of each.
+
+    ``cmdline`` is empty for the process ``driver`` and everything above it: how somebody started the sandbox on his machine is
+    none of our business, and may hold what nobody wants to find in a record.
+    """
+    chain = _chain_from_proc(pid) if sys.platform == "linux" else _chain_from_ps(pid)
+    above = False
+    for parent in chain:
+        above = above or parent["pid"] == driver
+        if above:
+            parent["cmdline"] = ""
+    return chain
 
 
 def _chain_from_proc(pid: int) -> list[dict[str, Any]]:
