@@ -260,6 +260,8 @@ def _values(live: Live) -> Iterator[Value]:
     """Every gauge of one cluster."""
     state = live.state
     yield "dcsup_leader", (), live.leads
+    if not live.leads:
+        return  # whoever leads it tells the rest
     yield "dcsup_failover_in_progress", (), state.failover is not None and state.failover.state in UNDER_WAY
     if live.projection.last_failover_s is not None:
         yield "dcsup_last_failover_timestamp_seconds", (), live.projection.last_failover_s
@@ -363,7 +365,7 @@ def _counter(family: _Family, clusters: Mapping[str, Live]) -> Metric:
         counts = live.projection.counts[family.name]
         for labels, count in sorted(counts.items()):
             metric.add_metric([cluster, *labels], count.value, created=count.since_s)
-        for name, labels in _zeros(live.state):
+        for name, labels in _zeros(live.state) if live.leads else ():
             if name == family.name and labels not in counts:
                 metric.add_metric([cluster, *labels], 0)
     return metric

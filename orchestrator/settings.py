@@ -222,12 +222,18 @@ class _Reader:
         if any(str(value) in self.stand_ins for value in clash.values.values()):
             return False
         match where:
+            case ("redis",):
+                return not any(wrong[:1] == ("redis",) for wrong in self.mistakes)
             case ("node", "cluster"):
-                return _lacks(self.data, ("clusters",), clash.values["cluster"])
+                misspelt = any(len(wrong) == 2 and wrong[0] == "clusters" for wrong in self.mistakes)
+                return not misspelt and _lacks(self.data, ("clusters",), clash.values["cluster"])
             case ("node", "name"):
                 return _lacks(self.data, ("clusters", clash.values["cluster"], "nodes"), clash.values["name"])
             case ("node", "services"):
                 return _lacks(self.data, where, clash.values["service"])
+            case ("node", "services", _):
+                services = ("clusters", clash.values["cluster"], "services")
+                return not any(wrong[:3] == services for wrong in self.mistakes)
         return True
 
     def _repair(self, where: KeyPath) -> None:
@@ -236,6 +242,8 @@ class _Reader:
             del around[key]
         elif isinstance(around, (dict, list)):
             around[key] = self._stand_in(where)  # type: ignore[index]
+        if self.repaired.get("clusters") == {} and where[:1] == ("clusters",):
+            self.repaired["clusters"] = self._stand_in(("clusters",))
 
     def _repair_clash(self, where: KeyPath, clash: Clash) -> None:
         around, key = _at(self.repaired, where[:-1]), where[-1]
@@ -244,7 +252,7 @@ class _Reader:
                 self.repaired["redis"] = self._stand_in(where)
             case ("clusters", _, "services", int()):
                 around.sort(key=lambda service: service["kind"])
-            case ("node", _):
+            case ("node", *_):
                 self.repaired.pop("node", None)
             case _:
                 around[key] = self._stand_in(where)

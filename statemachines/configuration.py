@@ -262,4 +262,7 @@ class Configuration(Section):
             clashes.append(Clash(("node", "name"), text, {"name": node.name, "cluster": node.cluster}))
         text = "there is no [node.services.{service}] table, though the cluster has that service"
         missing = [service.name for service in cluster.services if service.name not in node.services]
-        return clashes + [Clash(("node", "services"), text, {"service": name}) for name in missing]
+        clashes += [Clash(("node", "services"), text, {"service": name}) for name in missing]
+        text = "cluster '{cluster}' has no service '{service}'"
+        unknown = [name for name in node.services if cluster.service(name) is None]
+        return clashes + [Clash(("node", "services", name), text, {"cluster": node.cluster, "service": name}) for name in unknown]

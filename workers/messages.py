@@ -5,6 +5,12 @@ Sentences for a person on a node or at the console are written in English in the
 
 Standard library only, and nothing is read before the first sentence: hooks import this module and must start fast. A catalogue
 that is missing or broken costs the translation, never the sentence.
+
+After a sentence was added or changed (tests/cli/test_catalogue.py tells what is missing):
+
+    pybabel extract -k say -k mark -o build/dcsup.pot orchestrator workers
+    pybabel update -D dcsup -i build/dcsup.pot -d workers/locale
+    pybabel compile -D dcsup -d workers/locale
 """
 
 from __future__ import annotations

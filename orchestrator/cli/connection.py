@@ -63,13 +63,10 @@ def redis_of(configuration: Configuration) -> Iterator[Redis]:
     from redis.exceptions import RedisError
     from redis.retry import Retry
 
+    check_address(configuration)
     url = address_of(configuration)
-    try:
-        client = Redis.from_url(
-            url, socket_timeout=REDIS_LIMIT_S, socket_connect_timeout=REDIS_LIMIT_S, retry=Retry(NoBackoff(), 0), client_name="dcsup-cli"
-        )
-    except ValueError as error:
-        raise Stop(WRONG_USE, say("the Redis address {url} cannot be used: {why}", url=masked(url), why=str(error))) from error
+    once = Retry(NoBackoff(), 0)
+    client = Redis.from_url(url, socket_timeout=REDIS_LIMIT_S, socket_connect_timeout=REDIS_LIMIT_S, retry=once, client_name="dcsup-cli")
     try:
         with client:
             yield client
@@ -94,6 +91,22 @@ def address_of(configuration: Configuration) -> str:
     except EmbeddedRedisError as error:
         raise Stop(NO_ANSWER, say("the embedded Redis in {folder} cannot be reached: {why}", folder=folder, why=str(error))) from error
     raise Stop(NO_ANSWER, say("the embedded Redis in {folder} does not run; `dcsup orchestrator` starts it", folder=folder))
+
+
+def check_address(configuration: Configuration) -> None:
+    """Whether redis-py understands the configured address.
+
+    Raises:
+        Stop: it does not.
+    """
+    from redis.connection import parse_url
+
+    url = configuration.redis.url
+    try:
+        if url is not None:
+            parse_url(url)  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise Stop(WRONG_USE, say("the Redis address {url} cannot be used: {why}", url=masked(url or ""), why=str(error))) from error
 
 
 def _refusal(url: str, error: Exception) -> Said:

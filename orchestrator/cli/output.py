@@ -37,7 +37,15 @@ def show(said: Said) -> None:
 
 def remark(said: Said) -> None:
     """A remark that is no part of the answer."""
-    print(f"dcsup: {words(said)}", file=sys.stderr)
+    complain(f"dcsup: {words(said)}")
+
+
+def complain(line: str) -> None:
+    """A line for the standard error; that nobody reads it there must not change how the command ends."""
+    try:
+        print(line, file=sys.stderr)
+    except OSError:
+        pass
 
 
 def show_json(value: Any) -> None:

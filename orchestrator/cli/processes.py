@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from orchestrator.cli import options
-from orchestrator.cli.connection import configured
-from orchestrator.cli.stopping import WRONG_USE, Stop
+from orchestrator.cli.connection import check_address, configured
+from orchestrator.cli.stopping import NO_ANSWER, WRONG_USE, Stop
 from orchestrator.said import say
 from workers.messages import _
 
@@ -24,6 +24,7 @@ def add(commands: options.Commands) -> None:
 
 def run_orchestrator(arguments: argparse.Namespace) -> int:
     configuration = configured(arguments)
+    check_address(configuration)
     from orchestrator.app import run
     from orchestrator.embedded import EmbeddedRedisError
     from orchestrator.http import CannotListen
@@ -33,7 +34,7 @@ def run_orchestrator(arguments: argparse.Namespace) -> int:
     except CannotListen as error:
         raise Stop(WRONG_USE, error.said) from error
     except EmbeddedRedisError as error:
-        raise Stop(WRONG_USE, say("the embedded Redis cannot be used: {why}", why=str(error))) from error
+        raise Stop(NO_ANSWER, say("the embedded Redis cannot be used: {why}", why=str(error))) from error
 
 
 def run_worker(arguments: argparse.Namespace) -> int:

@@ -18,25 +18,10 @@ from orchestrator.cli.stopping import BAD_ANSWER, INTERRUPTED, NO_ANSWER, WRONG_
 from orchestrator.said import say
 from orchestrator.settings import ConfigurationError, Mistake
 from workers import messages
-from workers.messages import _, mark
+from workers.messages import _
 
 TRACEBACK = "DCSUP_TRACEBACK"
 """Environment variable: set, our own faults show where they happened."""
-
-_ARGPARSE = (
-    mark("usage: "),
-    mark("options"),
-    mark("positional arguments"),
-    mark("show this help message and exit"),
-    mark("%(prog)s: error: %(message)s\n"),
-    mark("the following arguments are required: %s"),
-    mark("unrecognized arguments: %s"),
-    mark("argument %(argument_name)s: %(message)s"),
-    mark("invalid choice: %(value)r (choose from %(choices)s)"),
-    mark("invalid %(type)s value: %(value)r"),
-    mark("expected one argument"),
-)
-"""What argparse itself says; it looks these up in the catalogue (`_speaking`)."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -79,7 +64,7 @@ def _guarded(command: Callable[[], int]) -> int:
         code = command()
     except ConfigurationError as error:
         for mistake in error.mistakes:
-            print(_mistake(mistake), file=sys.stderr)
+            output.complain(_mistake(mistake))
         return WRONG_USE
     except Stop as stop:
         output.remark(stop.said)
@@ -117,7 +102,7 @@ def _unforeseen(error: Exception) -> int:
 
 @contextmanager
 def _speaking() -> Iterator[None]:
-    """Lets argparse speak the reader's language: it asks the standard library's domain, which asks LANGUAGE first."""
+    """Lets argparse speak the reader's language: it asks gettext's present domain, and gettext asks LANGUAGE first (see catalogue.py)."""
     gettext.bindtextdomain(messages.DOMAIN, str(messages.FOLDER))
     before = gettext.textdomain()
     kept = os.environ.get("LANGUAGE")

@@ -1,0 +1,37 @@
+"""Sentences of others that the catalogue must know too: the core's, which may not know of languages, and argparse's."""
+
+from __future__ import annotations
+
+from workers.messages import mark
+
+CORE = (
+    mark("two services are called '{name}'"),
+    mark("an agent on the server's machine is started before the server (G23): put it first"),
+    mark("two nodes are called '{name}'"),
+    mark("'{one}' is a prefix of '{other}', so Redis access rules cannot tell them apart"),
+    mark("cluster '{cluster}' has no [clusters.{cluster}] table"),
+    mark("'{name}' is not among the nodes of cluster '{cluster}'"),
+    mark("there is no [node.services.{service}] table, though the cluster has that service"),
+    mark("cluster '{cluster}' has no service '{service}'"),
+    mark("set either url (a Redis of your own) or embedded (a folder), and not both"),
+    mark("a name is 1 to 32 of a-z, 0-9 and '-', not beginning or ending with '-'"),
+    mark('a duration is a text like "10s", "500ms" or "2m", or a number of seconds'),
+    mark("a duration is not negative"),
+    mark("the hash does not match: this entry or one before it was changed, or entries are missing"),
+    mark("the line does not end with its hash: it was cut off or is not an exported event"),
+)
+"""statemachines/configuration.py, durations.py, entries.py."""
+
+ARGPARSE = (
+    mark("usage: "),
+    mark("options"),
+    mark("positional arguments"),
+    mark("show this help message and exit"),
+    mark("%(prog)s: error: %(message)s\n"),
+    mark("the following arguments are required: %s"),
+    mark("unrecognized arguments: %s"),
+    mark("argument %(argument_name)s: %(message)s"),
+    mark("invalid choice: %(value)r (choose from %(choices)s)"),
+    mark("invalid %(type)s value: %(value)r"),
+    mark("expected one argument"),
+)
