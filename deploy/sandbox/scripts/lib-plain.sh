@@ -126,7 +126,7 @@ note_healthy() {
 # interrupted CODE: the cluster manager ends this script: what it started is ended with it, the ticket closed (N8)
 interrupted() {
     trap '' TERM INT HUP
-    [ -z "$guard" ] || kill "$guard" 2>/dev/null
+    [ -z "$guard" ] || kill -USR1 "$guard" 2>/dev/null
     [ -z "$child" ] || end_tree "$child"
     [ -z "$marked" ] || record_lost "$ticket" "$marked" script "$tickets/$ticket.script-$marked"
     [ -z "$ticket" ] || close_ticket "$1"

@@ -195,27 +195,35 @@ boot=$boot
 
 # ---- Bounded calls ----------------------------------------------------------------------------------------------------------------
 
-# A guard is a subshell beside what it bounds. It tells by its own exit code that it had to end it (8: silent, 9: limit).
+# A guard is a subshell beside what it bounds. It tells by its own exit code that it had to end it (8: silent, 9: limit). It is sent away
+# with USR1, which the script itself does not trap: a fresh subshell forgets a trapped signal that comes before its own trap is set.
+# It sleeps a second at a time, so that it never outstays its call for longer.
 sleep_guarded() {
-    sleep "$1" &
+    sleep 1 &
     guard_sleep=$!
     wait "$guard_sleep"
 }
 
 # guard_limit CHILD SECONDS
 guard_limit() {
-    trap 'kill "$guard_sleep" 2>/dev/null; exit 0' TERM
-    sleep_guarded "$2"
+    guard_sleep=
+    trap '[ -z "$guard_sleep" ] || kill "$guard_sleep" 2>/dev/null; exit 0' USR1
+    gl_age=0
+    while [ "$gl_age" -lt "$2" ]; do
+        sleep_guarded
+        gl_age=$((gl_age + 1))
+    done
     end_tree "$1"
     exit 9
 }
 
 # guard_hook CHILD SIGN_OF_LIFE SECONDS(0: none): ends a hook that shows no sign of life, or outlives its limit
 guard_hook() {
-    trap 'kill "$guard_sleep" 2>/dev/null; exit 0' TERM
+    guard_sleep=
+    trap '[ -z "$guard_sleep" ] || kill "$guard_sleep" 2>/dev/null; exit 0' USR1
     gh_seen='' gh_silent=0 gh_age=0
     while :; do
-        sleep_guarded 1
+        sleep_guarded
         gh_age=$((gh_age + 1)) gh_silent=$((gh_silent + 1)) gh_sign=''
         { read -r gh_sign <"$2"; } 2>/dev/null
         if [ "$gh_sign" != "$gh_seen" ]; then gh_seen=$gh_sign gh_silent=0; fi
@@ -229,7 +237,7 @@ wait_guarded() {
     wait "$child"
     code=$?
     child=''
-    kill "$guard" 2>/dev/null
+    kill -USR1 "$guard" 2>/dev/null
     wait "$guard" 2>/dev/null
     ended_by=$?
     guard=''
