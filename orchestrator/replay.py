@@ -7,7 +7,6 @@ an entry was not decided by them; it is never applied: the recorded entries are.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -22,9 +21,6 @@ from statemachines.entries import Entry, Sealed, decode
 from statemachines.facts import Envelope, parse_body
 from statemachines.folding import fold
 from statemachines.states import ClusterState, new_state
-
-BOOKKEEPING = "dcsup"
-"""The source of entries that no node sent: decisions, quarantined facts, gaps."""
 
 Shape = dict[str, Any]
 """What of an entry is a decision: everything but its place in the chain."""
@@ -114,28 +110,24 @@ def _fold(state: ClusterState, sealed: Sealed) -> None:
 
 
 def _groups(entries: Iterable[Sealed]) -> Iterator[list[Sealed]]:
-    """Each fact with what was decided on it, and with the bookkeeping that stands before it (a gap in its stream)."""
-    group: deque[Sealed] = deque()
+    """Each fact, and what was decided on it."""
+    group: list[Sealed] = []
     for sealed in entries:
-        if any(_is_fact(one.entry) or one.entry.type == "FactQuarantined" for one in group) and sealed.entry.is_fact:
-            yield list(group)
-            group.clear()
+        if group and sealed.entry.cause is None:
+            yield group
+            group = []
         group.append(sealed)
     if group:
-        yield list(group)
-
-
-def _is_fact(entry: Entry) -> bool:
-    return entry.is_fact and entry.source != BOOKKEEPING
+        yield group
 
 
 def _compare(state: ClusterState, group: list[Sealed]) -> Difference | None:
-    fact = next((sealed.entry for sealed in group if _is_fact(sealed.entry)), None)
-    if fact is None:
-        return None  # quarantined: what was refused then is not judged again
+    fact = group[0].entry
+    if not fact.is_fact:
+        return None  # quarantined: what was put aside then is not judged again
     recorded = [_shape(sealed.entry) for sealed in group]
     try:
-        decided = [_shape(decode(sealed.body)) for sealed in step(state.model_copy(deep=True), arrival_of(fact)).entries]
+        decided = [_shape(decode(sealed.body)) for sealed in step(state, arrival_of(fact)).entries]
     except Exception as error:  # whatever the rules stumble over is the answer to the question
         return Difference(fact.id, fact.type, recorded[1:], [], f"{type(error).__name__}: {error}")
     if decided == recorded:
