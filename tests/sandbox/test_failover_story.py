@@ -124,8 +124,8 @@ def test_every_script_got_the_event_the_factor_and_the_origin_that_belong_to_its
 
 def test_the_dead_node_is_known_by_its_silence_alone(story: Story) -> None:
     """The survivor misses heartbeats, waits out the timeout, declares the node dead, and only then takes over."""
-    missed = story.cluster("heartbeat-missed", node="node2", peer="node1")[0]
     dead = story.cluster("node-dead", node="node2", peer="node1")[0]
+    missed = [record for record in story.cluster("heartbeat-missed", node="node2", peer="node1") if record["time"] < dead["time"]][-1]
     taken = story.cluster("group-activation-begin", node="node2")[0]
     killed = next(record for record in story.sandbox.read_records("driver") if record["what"] == "node killed")
     assert killed["time"] < missed["time"] < dead["time"] < taken["time"]
@@ -178,6 +178,22 @@ def test_guide_lines_and_broadcasts(story: Story) -> None:
     lines = [(row["id"], row["level"]) for row in story.sandbox.read_records("clusterlog")]
     assert lines == [({"server": 1, "agent": 2}[call["component"]], "INFO") for call in story.sandbox.verbs()]
     assert story.sandbox.read_records("broadcasts") == []
+
+
+def test_a_start_waits_before_it_asks_and_a_stop_asks_nothing(story: Story) -> None:
+    """G20: 10 s before each poll of the agent, 20 s before each of the server. G41: no poll belongs to a stop."""
+    start = story.cluster("script-end", node="node1")[0]
+    status = story.sandbox.read_records("status")
+    polls = [(row["time"], row["component"]) for row in status]
+    sleeps = [(row["time"], f"wait {row['seconds']:.0f}") for row in story.sandbox.read_records("sleeps")]
+    during = [what for when, what in sorted(polls + sleeps) if when < start["time"]]
+    agent, server = ["wait 10", "agent"], ["wait 20", "server"]
+    assert during[:2] == agent
+    assert during[-2:] == server
+    assert during == agent * during.count("agent") + server * during.count("server")
+    stops = {record["pid"] for record in story.cluster("script-end") if record["script"] == "stop.sh"}
+    assert len(stops) == 2
+    assert not [row for row in status if row["parent"] in stops]
 
 
 def test_clpstat_has_the_shape_that_parsers_know(story: Story) -> None:

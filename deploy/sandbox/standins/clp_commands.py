@@ -94,7 +94,7 @@ def _clplogcmd(place: Place, arguments: list[str]) -> int:
     level = options.get("l", "INFO")
     if "m" not in options or level not in ("ERR", "WARN", "INFO"):
         raise Usage("-m message [-i id] [-l ERR|WARN|INFO]")
-    _ask(place, op="log", message=options["m"], id=int(options.get("i", "1")), level=level)
+    _ask(place, op="log", message=options["m"], id=int(_number(options.get("i", "1"))), level=level)
     print("Command succeeded.")
     return 0
 
@@ -102,8 +102,16 @@ def _clplogcmd(place: Place, arguments: list[str]) -> int:
 def _armsleep(place: Place, arguments: list[str]) -> int:
     if len(arguments) != 1:
         raise Usage("armsleep seconds")
-    time.sleep(float(arguments[0]) * place.settings["armsleep_scale"])
+    place.record("sleeps", "armsleep", seconds=_number(arguments[0]), pid=os.getpid(), parent=os.getppid())
+    time.sleep(_number(arguments[0]) * place.settings["armsleep_scale"])
     return 0
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError as error:
+        raise Usage(f"{word} is not a number") from error
 
 
 def _armbcast(place: Place, arguments: list[str]) -> int:

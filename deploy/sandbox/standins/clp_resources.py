@@ -11,7 +11,7 @@ import platform
 import signal
 import subprocess
 import time
-from typing import IO
+from typing import IO, Any
 
 from .dc_daemon import lock
 from .place import Place, ask_json
@@ -115,28 +115,27 @@ class Script:
             Failed: it could not be run, outlived its time limit, or ended with another code than the normal return value.
         """
         environment = self.environment(clp)
-        shown = {key: value for key, value in environment.items() if key.startswith("CLP_")}
-        self._place.record("cluster", "script-begin", script=name, environment=shown)
+        run: dict[str, Any] = {"script": name, "environment": {key: value for key, value in environment.items() if key.startswith("CLP_")}}
+        self._place.record("cluster", "script-begin", **run)
         began = time.monotonic()
-        code, reason = self._run(self._place.path("scripts", name), environment)
-        self._place.record(
-            "cluster", "script-end", script=name, environment=shown, code=code, reason=reason, seconds=time.monotonic() - began
-        )
+        pid, code, reason = self._run(self._place.path("scripts", name), environment)
+        self._place.record("cluster", "script-end", **run, pid=pid, code=code, reason=reason, seconds=time.monotonic() - began)
         normal = self._place.settings["normal_return_value"]
         if reason or (normal is not None and code != normal):
             raise Failed(reason or f"{name} ended with {code}")
 
-    def _run(self, path: str, environment: dict[str, str]) -> tuple[int | None, str]:
+    def _run(self, path: str, environment: dict[str, str]) -> tuple[int | None, int | None, str]:
+        """PID, exit code, and what went wrong."""
         try:
             process = spawn(self._place, [path], environment, self.name)
         except OSError as error:
-            return None, str(error)
+            return None, None, str(error)
         try:
-            return process.wait(self._place.settings["script_timeout_s"]), ""
+            return process.pid, process.wait(self._place.settings["script_timeout_s"]), ""
         except subprocess.TimeoutExpired:
             process.kill()  # the script itself, not its children: the product ends the interpreter it started
             process.wait()
-            return None, "timeout"
+            return process.pid, None, "timeout"
 
 
 class Resident:

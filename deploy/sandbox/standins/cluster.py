@@ -15,7 +15,8 @@ Folders::
 
     <base>/sandbox.json           settings and ports
     <base>/shared/                the switchable disk (metadata/metadata.db, agent/)
-    <base>/records/*.jsonl        what everybody did: verbs status daemons cluster clusterlog broadcasts network clients driver
+    <base>/records/*.jsonl        what everybody did: verbs status sleeps daemons cluster clusterlog broadcasts network
+                                  clients driver
     <base>/faults/                faults of the whole sandbox
     <base>/<node>/boot-id         new at each start of the node, letters and digits
     <base>/<node>/disk            link to ../shared while the disk is attached

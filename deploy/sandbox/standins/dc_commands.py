@@ -58,7 +58,7 @@ def _status(place: Place, component: str) -> int:
     if code is None:
         code, answer = _asked_status(place, component)
         print(answer)
-    place.record("status", "dcstatus", component=component, code=code, begin=began, pid=os.getpid())
+    place.record("status", "dcstatus", component=component, code=code, begin=began, pid=os.getpid(), parent=os.getppid())
     return code
 
 

@@ -89,8 +89,11 @@ class Daemon:
         with open(self.place.path("run", f"{self.component}.pid"), "w", encoding="ascii") as file:
             file.write(f"{os.getpid()}\n")
         threading.Thread(target=self._live, daemon=True).start()
-        with listener(self.place.ports[self.component], self.answer) as server:
-            server.serve_forever(poll_interval=5)
+        try:
+            with listener(self.place.ports[self.component], self.answer) as server:
+                server.serve_forever(poll_interval=5)
+        except OSError as error:
+            self.end(f"cannot listen: {error}")
         return 0
 
     def _live(self) -> None:
@@ -124,12 +127,18 @@ class Daemon:
 
 class _Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
-        assert isinstance(self.server, _Server)
         try:
             for raw in self.rfile:
-                self.wfile.write(self.server.answer(raw.decode().rstrip("\r\n")).encode() + b"\n")
+                self.wfile.write(self._answer(raw).encode() + b"\n")
         except OSError:
             pass  # the client is gone; that is its own affair
+
+    def _answer(self, raw: bytes) -> str:
+        assert isinstance(self.server, _Server)
+        try:
+            return self.server.answer(raw.decode().rstrip("\r\n"))
+        except (ValueError, KeyError) as error:
+            return f"ERROR bad request: {error}"
 
 
 class _Server(socketserver.ThreadingTCPServer):
