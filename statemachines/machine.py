@@ -11,15 +11,12 @@ with a `state`.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, cast
 
 from transitions import EventData, Machine
-
-logging.getLogger("transitions").setLevel(logging.ERROR)  # its own debug lines cost ten times the step
 
 Answer = Literal["accept", "ignore", "reject"]
 

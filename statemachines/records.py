@@ -80,6 +80,7 @@ def note_stop_points(step: Deciding, record: FailoverStatus, ticket: TicketStatu
     record.kind = MOVING_FACTORS.get(ticket.factor, record.kind)
     if len(ends) == len(ticket.commands):
         _point(step, record, "stop_ended", min(max(ends), start))
+    count_by_script(step, record)
 
 
 def _begin_start(step: Deciding, record: FailoverStatus, details: dict[str, Any]) -> None:
@@ -98,13 +99,19 @@ def _open_starting(step: Deciding, record: FailoverStatus, details: dict[str, An
     record.initiator = "operator" if record.kind == "move" else "cluster"
 
 
+def count_by_script(step: Deciding, record: FailoverStatus) -> None:
+    """How many of its commands the plain sequence ran, of the calls between the first symptom and the end."""
+    first, last = record.points["symptom"], record.points.get("judged", float("inf"))
+    commands = [c for t in step.state.tickets.values() if first <= t.called_ms <= last for c in t.commands]
+    record.by_script = sum(c.by == "script" and c.ran for c in commands)
+
+
 def _note_verified(step: Deciding, record: FailoverStatus, details: dict[str, Any]) -> None:
     start = step.state.tickets.get(step.state.start_ticket or "")
     phases.note_commands(record, start)
     moments = [s.verified_ms for s in step.state.services.values() if s.verified_ms is not None]
     _point(step, record, "verified", max([*moments]))
-    record.by_script = sum(1 for t in step.state.tickets.values() if t.called_ms >= record.points["symptom"]
-                           for c in t.commands if c.by == "script" and c.ran)  # fmt: skip
+    count_by_script(step, record)
     record.node_to = step.state.active
 
 

@@ -198,6 +198,7 @@ def test_the_whole_fallback_told_late_completes_the_record() -> None:
     assert open_or_ended.kind == "move"
     assert open_or_ended.phases["stop"] > 0
     assert open_or_ended.points["stop_called"] == stop_ms
+    assert open_or_ended.by_script == 4
     assert story.states() == {"agent": "running", "server": "recovering"}
     story.tell("node2", "NodeJoined", boot="boot-node2", version="0")
     story.observe("node2", ticket=start)

@@ -1,0 +1,393 @@
+"""A site: the sandbox's cluster with dcsup beside it, as an integrator would set it up.
+
+Here, and nowhere else, the two meet: the stand-ins know nothing of dcsup, and dcsup's code has no branch for them. A site is a Redis of its
+own (embedded, append-only), one or more orchestrators, a worker on each node, the cluster's scripts, and the configuration files that
+say where everything is. `dcsup up --sandbox` brings one up and stays; the demo, the soak and the bench play on one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from deploy.sandbox.standins import processes
+from deploy.sandbox.standins.cluster import GUIDE, SandboxCluster
+from orchestrator.embedded import EmbeddedRedis
+
+CLUSTER = "demo"
+SCRIPTS = Path(__file__).resolve().parent / "scripts"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast the sandbox's world goes. Everything in seconds; a real site's values are some ten times as long."""
+
+    heartbeat_timeout: float = 3.0
+    node_ttl: float = 1.5
+    interval: float = 0.6
+    first_check_after: float = 0.3
+    startup_interval: float = 0.4
+    verify_confirm: int = 2
+    profile: str = "normal"
+    ack_timeout: float = 4.0
+    agent_start: float = 1.0
+    server_start: float = 1.6
+    armsleep_scale: float = 0.05
+    """The guide's waits of 20 s and 10 s are shortened to this share of theirs."""
+    settle: float = 0.5
+    schedules_deadline: float = 4.0
+    probe_interval: float = 1.5
+    probation: float = 3.0
+    view_interval: float = 1.0
+    extra_watch: Mapping[str, object] = field(default_factory=dict)
+
+
+class Site:
+    """dcsup on a sandbox cluster.
+
+    Args:
+        base: the site's folder; made if it isn't there. `sandbox/` in it is the cluster's.
+        pace: how fast the world goes.
+        orchestrators: names of the orchestrators that share the cluster.
+        language: of what people on a node read: `en` or `ja`.
+    """
+
+    def __init__(self, base: Path, pace: Pace | None = None, *, orchestrators: tuple[str, ...] = ("a", "b"), language: str = "en") -> None:
+        self.base = base.resolve()
+        self.base.mkdir(parents=True, exist_ok=True)
+        self.pace = pace or Pace()
+        self.mode = "supervise"
+        self.language = language
+        self.orchestrators = orchestrators
+        self.redis = EmbeddedRedis(self.base / "redis")
+        self.cluster = SandboxCluster(
+            self.base / "sandbox", armsleep_scale=self.pace.armsleep_scale, heartbeat_timeout_s=self.pace.heartbeat_timeout,
+            start_seconds={"agent": self.pace.agent_start, "server": self.pace.server_start, "metadata": 0.1}, monitor_interval_s=0.3,
+        )  # fmt: skip
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    # --- up and down
+
+    def __enter__(self) -> Site:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End everything; the files stay. What is asked to stop twice stops once."""
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self.cluster.shutdown()
+            for child in self.running.values():
+                _end(child)
+            self.redis.stop(even_if_joined=True)
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def left_over(self) -> list[str]:
+        """Command lines of whatever still runs of this site."""
+        return self.cluster.processes()
+
+    # --- configuration
+
+    def write_configuration(self, mode: str | None = None) -> None:
+        """Write dcsup.toml for the orchestrators and for each node."""
+        self.mode = mode or self.mode
+        for name in self.orchestrators:
+            self.config(name).write_text(self._toml(None), encoding="utf-8")
+        for node in self.cluster.nodes:
+            self.config(node).write_text(self._toml(node), encoding="utf-8")
+
+    def config(self, name: str) -> Path:
+        return self.base / f"dcsup-{name}.toml"
+
+    def node_folder(self, node: str) -> Path:
+        return self.cluster.node_dir(node) / "dcsup"
+
+    def _toml(self, node: str | None) -> str:
+        pace = self.pace
+        watch = {"profile": pace.profile, "interval": pace.interval} | dict(pace.extra_watch)
+        if pace.profile != "fast":
+            watch |= {"first_check_after": pace.first_check_after, "startup_interval": pace.startup_interval}
+            watch |= {"verify_confirm": pace.verify_confirm}
+        cluster: dict[str, Any] = {
+            "mode": self.mode, "group": self.cluster.group, "nodes": list(self.cluster.nodes), "ack_timeout": pace.ack_timeout,
+            "node_ttl": pace.node_ttl, "probation": pace.probation, "watch": watch,
+            "start": {"command_limit": 30, "deadline": 60}, "stop": {"command_limit": 30, "deadline": 60},
+            "schedules": {"probe_interval": pace.probe_interval, "settle": pace.settle, "deadline": pace.schedules_deadline},
+        }  # fmt: skip
+        lines = ["# Written by the sandbox.", "", "[redis]", f"url = {_value(self.redis.url)}", "", "[orchestrator]", 'listen = "127.0.0.1:0"']
+        lines += ["", *_table(f"clusters.{CLUSTER}", cluster)]
+        for service in ("agent", "server"):
+            lines += ["", f"[[clusters.{CLUSTER}.services]]", f"name = {_value(service)}", f"kind = {_value(service)}"]
+        if node is not None:
+            lines += ["", *_table("node", self._node_table(node))]
+        return "\n".join(lines) + "\n"
+
+    def _node_table(self, node: str) -> dict[str, Any]:
+        def command(path: str) -> list[str]:
+            return [str(self.cluster.command(node, path))]
+
+        return {
+            "name": node, "cluster": CLUSTER, "folder": str(self.node_folder(node)),
+            "boot": ["cat", str(self.cluster.node_dir(node) / "boot-id")], "probe": command("server/bin/dcschedules"),
+            "clpstat": command("clp/bin/clpstat"), "clpgrp": command("clp/bin/clpgrp"), "view_interval": self.pace.view_interval,
+            "services": {
+                "agent": {"command": command("agent/bin/dcagent"), "status": command("agent/bin/dcstatus")},
+                "server": {"command": command("server/bin/dcserver"), "status": command("server/bin/dcstatus")},
+            },
+        }  # fmt: skip
+
+    # --- the cluster's scripts
+
+    def install_guide_scripts(self) -> None:
+        """The guide's own sequence, which knows nothing of dcsup: what a site in mode observe has."""
+        for node in self.cluster.nodes:
+            self.cluster.install_scripts(node, {name: (GUIDE / name).read_text(encoding="utf-8") for name in ("start.sh", "stop.sh", "watch.sh")})
+
+    def install_supervised_scripts(self, more: Mapping[str, str] | None = None) -> None:
+        """The scripts that ask dcsup, and go on with the guide's sequence when it is not there.
+
+        Args:
+            more: further settings for `dcsup.env`, such as another verb.
+        """
+        files = {path.name: path.read_text(encoding="utf-8") for path in SCRIPTS.glob("*.sh")}
+        for node in self.cluster.nodes:
+            self.cluster.install_scripts(node, files | {"dcsup.env": self._environment(node, more or {})})
+
+    def _environment(self, node: str, more: Mapping[str, str]) -> str:
+        site, scripts = self.cluster.site(node), self.cluster.node_dir(node) / "scripts"
+        values = {
+            "DCSUP": shlex.join(dcsup_command()), "DCSUP_FOLDER": str(self.node_folder(node)), "DCSUP_GROUP": self.cluster.group,
+            "DCSUP_BOOT_FILE": site["BOOT_ID_FILE"], "DCSUP_SERVICES": "agent server", "DCSUP_ACK_TIMEOUT": f"{self.pace.ack_timeout:g}",
+            "DCSUP_COMMAND_agent": site["AGENT_COMMAND"], "DCSUP_STATUS_agent": site["AGENT_STATUS"],
+            "DCSUP_COMMAND_server": site["SERVER_COMMAND"], "DCSUP_STATUS_server": site["SERVER_STATUS"],
+            "DCSUP_START_DEADLINE": "60", "DCSUP_STOP_DEADLINE": "60", "DCSUP_COMMAND_LIMIT": "30",
+            "DCSUP_INTERVAL": f"{self.pace.interval:g}", "DCSUP_POLL_LIMIT": "30", "CLP_BIN": site["CLP_BIN"],
+            "DCSUP_MESSAGES": str(scripts / f"messages.{self.language}.sh"), "DCSUP_LANG": self.language,
+        }  # fmt: skip
+        return "".join(f"{name}={shlex.quote(value)}\n" for name, value in (values | dict(more)).items()) + "export DCSUP_LANG\n"
+
+    # --- processes
+
+    def start_orchestrator(self, name: str) -> subprocess.Popen[bytes]:
+        return self._spawn(f"orchestrator-{name}", [*dcsup_command(), "orchestrator", "--config", str(self.config(name))], f".orchestrator-{name}")
+
+    def start_worker(self, node: str) -> subprocess.Popen[bytes]:
+        child = self.cluster.spawn(node, "worker", [*dcsup_command(), "worker", "--config", str(self.config(node))])
+        self.running[f"worker-{node}"] = child
+        return child
+
+    def power_on(self, node: str) -> None:
+        """The node starts as a machine would: its cluster service, and dcsup's worker as a service of the operating system."""
+        self.cluster.start_node(node)
+        self.start_worker(node)
+
+    def _spawn(self, name: str, argv: list[str], mark: str) -> subprocess.Popen[bytes]:
+        environment = dict(os.environ) | {processes.MARK: f"{self.cluster.id}/{mark}"}
+        log = self.base / "log"
+        log.mkdir(exist_ok=True)
+        with (log / f"{name}.log").open("ab") as output:
+            child = subprocess.Popen(
+                argv, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        self.running[name] = child
+        return child
+
+    def stop(self, name: str) -> None:
+        """Ask a process of the site to stop, and wait for it."""
+        _end(self.running.pop(name))
+
+    def kill(self, name: str) -> int:
+        """Kill a process of the site outright; its pid."""
+        child = self.running.pop(name)
+        child.kill()
+        child.wait()
+        return child.pid
+
+    # --- asking
+
+    def dcsup(self, *arguments: str, timeout_s: float = 30.0) -> subprocess.CompletedProcess[str]:
+        """Run a dcsup command as an operator would."""
+        return subprocess.run([*dcsup_command(), *arguments], capture_output=True, text=True, encoding="utf-8", timeout=timeout_s, check=False)
+
+    def leader(self) -> str | None:
+        """The name of the orchestrator that leads: told by which process holds the owner's lease."""
+        client = self.client()
+        try:
+            owner = client.get(f"dcsup:{CLUSTER}:owner")
+            lease = client.get(f"dcsup:lease:{owner.decode()}") if isinstance(owner, bytes) else None
+        finally:
+            client.close()
+        if not isinstance(lease, bytes):
+            return None
+        pid = json.loads(lease).get("pid")
+        return next((name.removeprefix("orchestrator-") for name, child in self.running.items() if child.pid == pid), None)
+
+    def lease(self) -> dict[str, Any]:
+        client = self.client()
+        try:
+            owner = client.get(f"dcsup:{CLUSTER}:owner")
+            lease = client.get(f"dcsup:lease:{owner.decode()}") if isinstance(owner, bytes) else None
+        finally:
+            client.close()
+        return json.loads(lease) if isinstance(lease, bytes) else {}
+
+    def client(self) -> Any:
+        import redis
+
+        return redis.Redis.from_url(self.redis.url)
+
+    def state(self) -> dict[str, Any]:
+        """The cluster's state as the leading orchestrator tells it; empty while nobody answers."""
+        try:
+            url = self.lease().get("url")
+            with urllib.request.urlopen(f"{url}/status", timeout=2) as answer:
+                clusters = json.load(answer)["clusters"]
+        except (OSError, ValueError, KeyError):
+            return {}
+        state: dict[str, Any] = clusters.get(CLUSTER, {})
+        return state
+
+    def metrics(self) -> str:
+        with urllib.request.urlopen(f"{self.lease()['url']}/metrics", timeout=5) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def wait_for(self, what: str, condition: Callable[[], bool], timeout_s: float = 40.0) -> None:
+        """Wait until a condition holds.
+
+        Raises:
+            TimeoutError: it did not in time; the text says what was waited for and what the state was.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{what}: not within {timeout_s:.0f} s; state: {json.dumps(_short(self.state()))}")
+            time.sleep(0.05)
+
+    def wait_state(self, what: str, condition: Callable[[dict[str, Any]], bool], timeout_s: float = 40.0) -> dict[str, Any]:
+        """Wait until the live state satisfies a condition, and give it."""
+        seen: dict[str, Any] = {}
+
+        def holds() -> bool:
+            nonlocal seen
+            seen = self.state()
+            return bool(seen) and condition(seen)
+
+        self.wait_for(what, holds, timeout_s)
+        return seen
+
+
+def dcsup_command() -> list[str]:
+    """How dcsup is run from here: the console script beside this Python, or the module where there is none."""
+    script = Path(sys.executable).parent / "dcsup"
+    return [str(script)] if script.exists() else [sys.executable, "-m", "orchestrator.cli"]
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _short(state: dict[str, Any]) -> dict[str, Any]:
+    return {key: state.get(key) for key in ("epoch", "term", "active", "failover", "deadlines")} | {
+        "services": {name: service["state"] for name, service in state.get("services", {}).items()},
+        "nodes": {name: node["state"] for name, node in state.get("nodes", {}).items()},
+    }
+
+
+def _value(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)  # what we write is TOML just as well
+
+
+def _table(name: str, content: dict[str, Any]) -> Iterator[str]:
+    yield f"[{name}]"
+    for key, value in content.items():
+        if not isinstance(value, dict):
+            yield f"{key} = {_value(value)}"
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield ""
+            yield from _table(f"{name}.{key}", value)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that nothing is left behind either way."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def up(argv: list[str]) -> int:
+    """`dcsup up --sandbox`: bring the cluster up in mode supervise and stay until Ctrl-C."""
+    parser = argparse.ArgumentParser("dcsup up --sandbox")
+    parser.add_argument("--folder", type=Path, default=Path("build/sandbox"), help="where the sandbox lives (default: build/sandbox)")
+    parser.add_argument("--language", choices=("en", "ja"), default="en", help="of broadcasts and cluster log")
+    arguments = parser.parse_args(argv)
+    with interruptible(), Site(arguments.folder, Pace(), language=arguments.language) as site:
+        try:
+            _bring_up(site)
+            _stay(site)
+        except KeyboardInterrupt:
+            print("\nshutting the sandbox down ...", flush=True)
+    return 0
+
+
+def _bring_up(site: Site) -> None:
+    print("starting Redis, two orchestrators and two nodes ...", flush=True)
+    site.redis.start()
+    site.write_configuration("supervise")
+    site.install_supervised_scripts()
+    for name in site.orchestrators:
+        site.start_orchestrator(name)
+    site.wait_for("an orchestrator leads", lambda: site.leader() is not None)
+    for node in site.cluster.nodes:
+        site.power_on(node)
+    site.wait_state("the group runs", lambda s: all(x["state"] == "running" for x in s["services"].values()) and bool(s["services"]))
+
+
+def _stay(site: Site) -> None:
+    config = shlex.quote(str(site.config("a")))
+    clp = shlex.quote(str(site.cluster.node_dir("node1") / "clp" / "bin"))
+    dcsup = shlex.join(dcsup_command())
+    print(f"""
+The cluster is up. Try, in another terminal:
+
+    {dcsup} status --config {config}
+    {dcsup} events --config {config} --follow
+    {clp}/clpstat
+    {clp}/clpgrp -m {site.cluster.group}            a planned move
+    {dcsup} failovers --config {config}
+
+Its records: {site.cluster.records}
+Ctrl-C ends everything.
+""", flush=True)
+    while True:
+        time.sleep(3600)
