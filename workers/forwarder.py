@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,13 @@ from workers.sequences import DirectSequence, DiskSequence
 NOTICE_S = 0.015
 """Pause between two looks into the outbox, so that a new fact is noticed within 20 ms."""
 
+NOTICE_BUSY_S = 0.004
+BUSY_FOR_S = 3.0
+"""Facts come in bursts (a failover is one), and each second counts then: for a while after one the looks follow faster."""
+
 DISK_RETRY_S = 0.5
 
-__all__ = ["NOTICE_S", "DirectSequence", "Forwarder", "Reporter"]
+__all__ = ["DirectSequence", "Forwarder", "Reporter"]
 
 
 class Reporter:
@@ -73,8 +78,10 @@ class Forwarder:
         self._head_path = folder / "head"
         self.head = self._remembered_head()
         """The log's head as last seen in the mark; also on disk, so that a restart does not forget it."""
+        self._last_at_start = self.disk.last
         self._stream_checked = False
         self._disk_retry_at = 0.0
+        self._busy_until = 0.0
         self._trouble = ""
 
     @property
@@ -84,21 +91,18 @@ class Forwarder:
 
     def step(self, *, at_once: bool = False) -> None:
         """Number what is new and hand in what is due. Never raises for Redis's or a full disk's sake."""
-        if time.monotonic() < self._disk_retry_at and not at_once:
-            return
-        try:
-            self._number()
-            self.courier.step(self._on_mark, at_once=at_once)
-        except OSError as error:
-            self._disk_trouble(error)
-        else:
-            self._trouble = ""
+        if time.monotonic() >= self._disk_retry_at or at_once:
+            self._on_disk(self._number)
+        self._on_disk(lambda: self.courier.step(self._on_mark, at_once=at_once))
 
-    def _disk_trouble(self, error: OSError) -> None:
-        self._disk_retry_at = time.monotonic() + DISK_RETRY_S
-        if str(error) != self._trouble:
-            self._trouble = str(error)
-            self._log.error("the outbox's disk fails; trying again", error=self._trouble)
+    def _on_disk(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except OSError as error:
+            self._disk_retry_at = time.monotonic() + DISK_RETRY_S
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                self._log.error("the outbox's disk fails; trying again", error=self._trouble)
 
     def drain(self, limit_s: float) -> None:
         """Hand everything in, for at most `limit_s`: the last thing that a worker does. Gives up at once when Redis is away."""
@@ -107,8 +111,17 @@ class Forwarder:
         while self.courier.connected and not self.courier.all_handed_in and time.monotonic() < end:
             self.step()
 
+    @property
+    def pause_s(self) -> float:
+        """How long to sleep before the next `step`."""
+        return NOTICE_BUSY_S if time.monotonic() < self._busy_until else NOTICE_S
+
     def _number(self) -> None:
-        for words in self.disk.number_new():
+        before = self.disk.last
+        damaged = self.disk.number_new()
+        if self.disk.last > before:
+            self._busy_until = time.monotonic() + BUSY_FOR_S
+        for words in damaged:
             self.damaged += 1
             self._log.error("damaged fact put aside", file=words)
             self.reporter.report("FactsDropped", {"count": 1, "reason": f"damaged: {words}"})
@@ -121,8 +134,8 @@ class Forwarder:
             self._new_head(mark.head)
 
     def _check_stream(self, known: int) -> None:
-        if known > self.disk.last:
-            self._log.error("this disk lost facts that were handed in; a new stream begins", known=known, on_disk=self.disk.last)
+        if known > self._last_at_start:
+            self._log.error("this disk lost facts that were handed in; a new stream begins", known=known, on_disk=self._last_at_start)
             self.disk.begin_new_stream()
 
     def _new_head(self, found: dict[str, Any] | None) -> None:

@@ -241,6 +241,7 @@ class NodeWorker(SimpleWorker):
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         job.timeout = -1
+        job.origin = queue.name  # its record may say something else, and then it would stay in the intermediate list for ever
         try:
             super().execute_job(job, queue)
         except redis.RedisError as error:

@@ -29,10 +29,11 @@ import redis
 from statemachines import wire
 from workers import logs, outbox, reaper, tickets, watch
 from workers.courier import BACKOFF_LAST_S
-from workers.forwarder import NOTICE_S, Forwarder
+from workers.forwarder import Forwarder
 from workers.redisclient import client_of
 from workers.settings import NodeConfiguration, load_node
 
+TEND_EVERY_S = 0.1
 REAP_EVERY_S = 1.0
 SEED_EVERY_S = 1.0
 PRUNE_EVERY_S = 600.0
@@ -131,7 +132,8 @@ class Worker:
         self.stopping = False
         self._watch_may_be_lost = True
         self._alive = Every(self.cluster.node_ttl / 4)
-        self._reap, self._seed, self._prune = Every(REAP_EVERY_S), Every(SEED_EVERY_S), Every(PRUNE_EVERY_S)
+        self._tend, self._seed = Every(TEND_EVERY_S), Every(SEED_EVERY_S)
+        self._reap, self._prune = Every(REAP_EVERY_S), Every(PRUNE_EVERY_S)
         self._pause_until = 0.0
 
     def run(self) -> None:
@@ -140,22 +142,26 @@ class Worker:
         try:
             while not self.stopping:
                 self.step(time.monotonic())
-                time.sleep(NOTICE_S)
+                time.sleep(self.forwarder.pause_s)
         finally:
             self._leave()
 
     def step(self, now: float) -> None:
         """One round. Nothing in it may end the loop: what fails is logged and tried again next time."""
         self.forwarder.step()
+        if self._tend.due(now):
+            self._tend_children(now)
+        if self._reap.due(now):
+            self._guarded(self._settle_tickets, "settling tickets")
+        if self._prune.due(now):
+            self._guarded(self._clear_away, "clearing away")
+        if self.forwarder.courier.connected and now >= self._pause_until:
+            self._with_redis(now)
+
+    def _tend_children(self, now: float) -> None:
         for child in self.children:
             if child.tend(now) and child.role == "watch":
                 self._watch_may_be_lost = True
-        if self._reap.due(now):
-            self._guarded(lambda: self._settle_tickets(), "settling tickets")
-        if self._prune.due(now):
-            self._guarded(lambda: self._clear_away(), "clearing away")
-        if self.forwarder.courier.connected and now >= self._pause_until:
-            self._with_redis(now)
 
     def _guarded(self, action: Callable[[], None], what: str) -> None:
         try:
