@@ -29,7 +29,7 @@ def language() -> str:
     """The first of DCSUP_LANG, LC_ALL, LC_MESSAGES and LANG that is set, as `ja`; `en` without any."""
     value = next((os.environ[name] for name in _VARIABLES if os.environ.get(name)), "en")
     code = value[:2].lower()
-    return code if code.isalpha() and value[2:3] in ("", "_", "-", ".", "@") else "en"
+    return code if len(code) == 2 and code.isascii() and code.isalpha() and value[2:3] in ("", "_", "-", ".", "@") else "en"
 
 
 def translate(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator.said import Said
 from workers.messages import translate
 
-_FILE_WIDTH = 160
+_FILE_WIDTH = 200
 """Columns of a table that goes into a file or a pipe."""
 
 
@@ -61,7 +61,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     from rich.text import Text
 
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _FILE_WIDTH
-    shown = Table(*columns, title=title, title_justify="left", title_style="bold", box=box.ASCII2, pad_edge=False)
+    print(title)
+    shown = Table(*columns, box=box.ASCII2)
     for row in rows:
         shown.add_row(*(Text(cell) for cell in row))
     Console(width=width, highlight=False, soft_wrap=False).print(shown)

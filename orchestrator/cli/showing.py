@@ -114,12 +114,13 @@ def show_failovers(failovers: list[State]) -> None:
     from statemachines.states import PHASES
 
     phases = [phase for phase, _begin, _end in PHASES]
-    columns = [_("began"), _("kind"), _("trigger"), _("from"), _("to"), *phases, _("total"), _("outcome"), _("schedules")]
+    columns = [_("began"), _("kind"), _("trigger"), _("nodes"), *phases, _("total"), _("outcome"), _("schedules")]
     output.table(_("Failovers (phases in seconds)"), columns, (_failover_row(one, phases) for one in failovers))
 
 
 def _failover_row(failover: State, phases: list[str]) -> list[str]:
-    story = (failover["kind"], failover["trigger"], failover["node_from"] or "-", failover["node_to"] or "-")
+    nodes = f"{failover['node_from'] or '-'} -> {failover['node_to'] or '-'}"
+    story = (failover["kind"], failover["trigger"], nodes)
     durations = (seconds(failover["phases"].get(phase)) for phase in phases)
     end = (seconds(failover["total_s"]), failover["outcome"] or failover["state"], _verdicts(failover))
     return [moment(failover["points"].get("symptom")), *story, *durations, *end]
