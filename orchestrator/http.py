@@ -67,7 +67,7 @@ def serve(listen: str, registry: CollectorRegistry, status: Callable[[], dict[st
 
 
 def status_body(status: dict[str, Any]) -> bytes:
-    """`/status` and `dcsup status --json`, byte for byte."""
+    """`/status`; what is under `clusters` is what `dcsup status --json` prints."""
     return (json.dumps(status, sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode()
 
 

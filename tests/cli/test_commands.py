@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +20,10 @@ from orchestrator.embedded import EmbeddedRedis
 from orchestrator.settings import load
 from statemachines import wire
 from statemachines.facts import Envelope, parse_body
-from tests.cli.conftest import Answer, Dcsup, process
+from tests.cli.conftest import CONFIGURATION, Answer, Dcsup, process
 from tests.conftest import wait_until
 from tests.orchestrator.surface import file_of, put_into, told_log
+from tests.orchestrator.test_surface_http import ask
 
 WITH_CONFIGURATION = ("status", "events", "failovers", "export", "pause", "resume", "orchestrator", "worker", "probe test")
 ASK_REDIS = ("status", "events", "events --follow", "failovers", "export", "pause", "resume")
@@ -392,6 +395,33 @@ def test_status_comes_from_the_leader_and_equals_the_replay(
     assert dcsup("status", "--config", configuration, "--json").out == live.out
 
 
+def test_answers_while_redis_hangs(tmp_path: Path, dcsup: Dcsup) -> None:
+    """With a Redis that does not answer any more, the orchestrator still tells what it knows, and status asks it there."""
+    with EmbeddedRedis(tmp_path / "redis") as server:
+        file, listen = tmp_path / "dcsup.toml", f"127.0.0.1:{_free_port()}"
+        file.write_text(CONFIGURATION.format(url=server.url).replace("127.0.0.1:0", listen))
+        running = process("orchestrator", "--config", file)
+        leading(dcsup, file)
+        before = dcsup("status", "--config", file, "--json")
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            assert b'dcsup_leader{cluster="demo"}' in ask(f"http://{listen}", "/metrics")[1]
+            assert json.loads(ask(f"http://{listen}", "/status")[1])["clusters"] == json.loads(before.out)["clusters"]
+            hanging = dcsup("status", "--config", file, "--json")
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+            running.send_signal(signal.SIGTERM)
+            running.communicate(timeout=30)
+    assert (hanging.code, hanging.out) == (0, before.out)
+    assert "does not answer" in hanging.err
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
 def test_status_without_redis_comes_from_the_orchestrator(dcsup: Dcsup, tmp_path: Path) -> None:
     """When Redis is gone, the orchestrator at [orchestrator] listen is asked, and that is said."""
     import threading
@@ -415,8 +445,6 @@ def test_status_without_redis_comes_from_the_orchestrator(dcsup: Dcsup, tmp_path
 
 def test_a_port_in_use_ends_with_2(dcsup: Dcsup, configuration: Path) -> None:
     """`dcsup orchestrator` does not start beside another one on the same address."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         configuration.write_text(configuration.read_text().replace("127.0.0.1:0", listen))
