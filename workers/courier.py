@@ -33,6 +33,9 @@ that is away for days."""
 
 MARK_EVERY_S = 0.1
 MARK_EVERY_IDLE_S = 1.0
+MEASURE_FIRST = 3
+"""On a new connection the clock is measured this often: the first round trip includes connecting."""
+
 BACKOFF_FIRST_S = 0.05
 BACKOFF_LAST_S = 2.0
 
@@ -132,8 +135,9 @@ class Courier:
             self._lost(error)
 
     def _talk(self, on_mark: Callable[[Mark], None] | None) -> None:
-        if self.clock.due or not self.connected:
-            self.clock.measure(self._client)
+        for _ in range(1 if self.connected else MEASURE_FIRST):
+            if self.clock.due or not self.connected:
+                self.clock.measure(self._client)
         if not self.connected:
             self._back()
         if time.monotonic() - self._mark_read > (MARK_EVERY_S if self.pending else MARK_EVERY_IDLE_S):

@@ -18,6 +18,9 @@ from pydantic import BaseModel, ValidationError
 
 from statemachines.facts import FACT, TYPES, AnyFact, Envelope
 
+SIZE_LIMIT_BYTES = 4_000_000
+"""The largest honest fact carries the last 64 KiB of a command's output."""
+
 _COMMAND_KEY = re.compile(r"(\d{1,6})\.(service|verb)")
 _MODELS: dict[str, type[BaseModel]] = {model.model_fields["type"].default: model for model in AnyFact.__args__}
 
@@ -53,6 +56,8 @@ def read_fact(path: Path) -> RawFact:
         Damaged: it is neither.
         OSError: it cannot be read at all.
     """
+    if path.stat().st_size > SIZE_LIMIT_BYTES:
+        raise Damaged(f"larger than {SIZE_LIMIT_BYTES} bytes")
     text = path.read_bytes().decode("utf-8", errors="replace")
     raw = _from_json(text) if text.lstrip().startswith("{") else _from_lines(text, path.stat().st_mtime)
     try:  # settled before it gets a number, for a number must not be missing

@@ -18,6 +18,9 @@ from workers.rawfacts import Damaged, RawFact, read_fact
 
 _NUMBERED = re.compile(r"(\d{12})\.(fact|done)")
 
+NUMBERED_AT_ONCE = 500
+"""New files that one look numbers: after a long time without a worker there may be many, and the worker has more to do."""
+
 
 class Sequence(Protocol):
     """What the courier needs to know of either kind."""
@@ -96,6 +99,7 @@ class DiskSequence:
         self.last = 0
         """The highest number given so far."""
         self._waiting: list[int] = []
+        self._stuck: set[str] = set()
         self._take_stock()
 
     @property
@@ -136,8 +140,8 @@ class DiskSequence:
             OSError: a rename failed; what was not renamed is still there for the next time.
         """
         with os.scandir(self.folder) as entries:
-            new = [(entry.stat().st_mtime_ns, entry.name) for entry in entries if _is_fact(entry.name)]
-        damaged = [words for _, name in sorted(new) if (words := self._number_one(name))]
+            new = [(entry.stat().st_mtime_ns, entry.name) for entry in entries if _is_fact(entry.name) and entry.name not in self._stuck]
+        damaged = [words for _, name in sorted(new)[:NUMBERED_AT_ONCE] if (words := self._number_one(name))]
         if new:
             files.flush_folder(self.numbered)
         return damaged
@@ -147,13 +151,19 @@ class DiskSequence:
         try:
             fact = read_fact(path)
         except (Damaged, OSError) as error:
-            path.replace(self.damaged / name)
+            self._put_aside(path)
             return f"{name}: {error}"
         path.rename(self._path(self.last + 1))
         self.last += 1
         self._waiting.append(self.last)
         self.types[fact.type] += 1
         return None
+
+    def _put_aside(self, path: Path) -> None:
+        try:
+            path.replace(self.damaged / path.name)
+        except OSError:
+            self._stuck.add(path.name)  # it stays where it is; at least it is not looked at again and again
 
     def after(self, seq: int, count: int) -> list[tuple[int, RawFact]]:
         begin = bisect_right(self._waiting, seq)

@@ -27,7 +27,7 @@ from typing import IO, Any
 import redis
 
 from statemachines import wire
-from workers import logs, outbox, reaper, tickets, watch
+from workers import files, logs, outbox, reaper, tickets, watch
 from workers.courier import BACKOFF_LAST_S
 from workers.forwarder import Forwarder
 from workers.redisclient import client_of
@@ -47,6 +47,7 @@ STOP_LIMIT_S = 5.0
 
 LAST_FORWARD_S = 2.0
 DAMAGED_KEPT = 100
+ASIDE_KEPT_S = 3600.0
 
 
 class Child:
@@ -221,6 +222,9 @@ class Worker:
         damaged = sorted((self.folder / "outbox" / "damaged").iterdir())
         for path in damaged[:-DAMAGED_KEPT]:
             path.unlink(missing_ok=True)
+        for path in self.folder.glob(f"*/{files.ASIDE}*"):  # whoever wrote it died; a living writer needs no hour
+            if time.time() - path.stat().st_mtime > ASIDE_KEPT_S:
+                path.unlink(missing_ok=True)
 
     # -- beginning and end
 

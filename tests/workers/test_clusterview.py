@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from deploy.sandbox.standins.clp_commands import render_status
 from workers.clusterview import View, group_argv, parse_clpgrp, parse_clpstat, state_of, status_argv, with_active
 
 NODES = ["node1", "node2"]
@@ -123,3 +124,12 @@ def test_the_options_are_put_behind_the_configured_commands() -> None:
     assert status_argv(["clpstat"]) == ["clpstat", "--long"]
     assert status_argv(["clpstat", "--long"]) == ["clpstat", "--long"]
     assert group_argv(["clpgrp"], "g1") == ["clpgrp", "-n", "g1"]
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_the_sandboxs_print_outs_are_read(wide: bool) -> None:
+    """The stand-in, written by its own reading of the product, and this reader agree."""
+    view = {"state": "Online Pending", "owner": "node2", "resources": {"fip1": "Online"}, "monitors": {"appliw": "Normal"}}
+    status = {"nodes": {"node1": "Offline", "node2": "Online"}, "node": "node2", "view": view}
+    text = render_status(status, {"cluster": "demo", "group": "failover1"}, wide=wide)
+    assert parse_clpstat(text, "failover1", NODES) == View("online-pending", "node2", {"node1": "offline", "node2": "online"})

@@ -172,6 +172,27 @@ def test_a_damaged_file_is_put_aside_and_stops_nobody(node: NodeFixture, log: An
     assert ours.dropped == 1
 
 
+def test_what_cannot_even_be_put_aside_stops_nobody(node: NodeFixture, log: Any) -> None:
+    """Reported once and left where it is; the others proceed."""
+    name = "1-1-1.fact"
+    (node.folder / "outbox" / name).write_bytes(b"{")
+    (node.folder / "outbox" / "damaged" / name / "in-the-way").mkdir(parents=True)
+    poll_fact(node, 1)
+    ours = forwarder(node, log)
+    with capture_logs():
+        for _ in range(3):
+            ours.step()
+    assert [one.type for one in node.inbox()] == ["ServicePolled", "FactsDropped"]
+
+
+def test_a_fact_beyond_all_measure_is_damaged(tmp_path: Path) -> None:
+    """It would block the pipeline of everyone behind it."""
+    path = tmp_path / "x.fact"
+    path.write_text(json.dumps({"type": "NodeLeft", "source": "hook", "data": {"reason": "x" * 5_000_000}}))
+    with pytest.raises(Damaged, match="larger"):
+        read_fact(path)
+
+
 def test_half_written_files_are_left_alone(node: NodeFixture, log: Any) -> None:
     """A file that is still being written (aside name) is no fact yet."""
     (node.folder / "outbox" / f"{files.ASIDE}1.fact").write_text("{")

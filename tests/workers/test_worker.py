@@ -199,13 +199,17 @@ def test_what_makes_no_start_is_said_in_one_line(node: NodeFixture, parent: Call
 
 
 def test_old_tickets_are_cleared_away(node: NodeFixture, parent: Callable[[NodeFixture], Parent]) -> None:
-    """A node that runs for years keeps the newest tickets that are over, and every one that is not."""
+    """A node that runs for years keeps the newest tickets that are over, every one that is not, and no half-written file of the dead."""
+    left_over = node.folder / "journal" / ".tmp-1-1-x"
+    left_over.write_text("half")
+    os.utime(left_over, (0, 0))
     for seq in range(1, 71):
         node.ticket(seq, "start", [("server", "recover")], state="done")
     node.ticket(100, "start", [("server", "recover")], state="script")
     parent(node)
     wait_until(lambda: len(list((node.folder / "tickets").glob("*.done"))) == 50, "the clearing")
     assert list((node.folder / "tickets").glob("*.script"))
+    wait_until(lambda: not left_over.exists(), "the end of the half-written file")
 
 
 def test_a_fact_is_noticed_while_redis_hangs(own_redis: EmbeddedRedis, tmp_path: Path, parent: Callable[[NodeFixture], Parent]) -> None:
