@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from workers import files, journal, launcher, outbox, processes, reaper, statuses, tickets
+from workers import files, journal, launcher, processes, reaper, statuses, tickets
+from workers.tickets import Ticket
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "deploy" / "sandbox" / "scripts"
@@ -66,13 +67,29 @@ sys.exit(main(sys.argv[2:]))
 Value = TypeVar("Value")
 
 
-def eventually(question: Callable[[], Value], limit_s: float = LIMIT_S) -> Value:
+def eventually(question: Callable[[], Value | None], limit_s: float = LIMIT_S) -> Value:
     """The first answer that is true; fails when there is none in time."""
     give_up = time.monotonic() + limit_s
     while not (answer := question()):
         assert time.monotonic() < give_up, f"not within {limit_s} s: {question}"
         time.sleep(0.01)
     return answer
+
+
+def running() -> list[tuple[int, int, str]]:
+    """Id, parent and command line of every process of this machine."""
+    command = ["ps", "-A", "-ww", "-o", "pid=", "-o", "ppid=", "-o", "args="]
+    rows = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True).stdout.splitlines()
+    return [(int(row[0]), int(row[1]), row[2]) for row in (line.split(None, 2) for line in rows) if len(row) == 3]
+
+
+def kill_hook_of(script: subprocess.Popen[bytes]) -> None:
+    """Kill the hook that a start script waits for."""
+
+    def hook() -> int | None:
+        return next((pid for pid, parent, words in running() if parent == script.pid and " hook start " in words), None)
+
+    os.kill(eventually(hook), 9)
 
 
 class Node:
@@ -161,21 +178,21 @@ class Node:
         """Which verbs ran: `agent start`, ..."""
         return [line.removeprefix("run ") for line in self.recorded("run ")]
 
-    def tickets(self) -> list[tickets.Ticket]:
+    def tickets(self) -> list[Ticket]:
         return tickets.listing(self.folder)
 
-    def ticket(self) -> tickets.Ticket:
+    def ticket(self) -> Ticket:
         """The newest ticket."""
         return self.tickets()[-1]
 
     def lines(self, kind: str) -> list[dict[str, str]]:
         """The plain lines of one type that scripts left in the outbox."""
-        found = [files.from_text(path.read_text()) for path in sorted((self.folder / "outbox").glob("*.line"))]
+        found = [files.from_text(path.read_text()) for path in sorted((self.folder / "outbox").glob("[0-9]*.line"))]
         return [fields for fields in found if fields["type"] == kind]
 
     def facts(self, kind: str) -> list[dict[str, Any]]:
         """The data of the facts of one type that Python left in the outbox."""
-        found = [json.loads(path.read_text()) for path in sorted((self.folder / "outbox").glob("*.fact"))]
+        found = [json.loads(path.read_text()) for path in sorted((self.folder / "outbox").glob("[0-9]*.fact"))]
         return [fact["data"] for fact in found if fact["type"] == kind]
 
     # made by hand, where a test is about one party only
@@ -300,6 +317,3 @@ def end_leftovers(node: Node) -> None:
         if pid is not None and (born := processes.born(pid)) is not None and processes.alive(pid, born):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
-
-
-__all__ = ["BOOT", "GROUP", "LIMIT_S", "Node", "Worker", "answer_of", "end_leftovers", "eventually", "killed_at_end", "outbox"]

@@ -54,7 +54,7 @@ end_group() {
     [ "$1" -gt 1 ] || return 1
     eg_until=$(($(now_s) + DCSUP_COMMAND_LIMIT))
     while group_lives "$1" "$2"; do
-        kill -9 -- "-$1" 2>/dev/null
+        kill -s KILL -- "-$1" 2>/dev/null # dash does not understand `kill -9 --`
         [ "$(now_s)" -lt "$eg_until" ] || return 1
         nap
     done
@@ -83,11 +83,11 @@ end_tree() {
         [ "$et_found" = "$et_victims" ] && break
         et_victims=$et_found
         # shellcheck disable=SC2086
-        kill -STOP $et_victims 2>/dev/null
+        kill -s STOP $et_victims 2>/dev/null
     done
     [ -n "$et_victims" ] || return 0
     # shellcheck disable=SC2086
-    kill -9 $et_victims 2>/dev/null
+    kill -s KILL $et_victims 2>/dev/null
     for et_round in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
         [ -n "$(tree_of "$1")" ] || return 0
         nap

@@ -204,6 +204,13 @@ sleep_guarded() {
     wait "$guard_sleep"
 }
 
+# guard_ends CHILD CODE: from here on the guard is not sent away any more, or its caller would never hear why the child ended
+guard_ends() {
+    trap '' USR1
+    end_tree "$1"
+    exit "$2"
+}
+
 # guard_limit CHILD SECONDS
 guard_limit() {
     guard_sleep=
@@ -213,8 +220,7 @@ guard_limit() {
         sleep_guarded
         gl_age=$((gl_age + 1))
     done
-    end_tree "$1"
-    exit 9
+    guard_ends "$1" 9
 }
 
 # guard_hook CHILD SIGN_OF_LIFE SECONDS(0: none): ends a hook that shows no sign of life, or outlives its limit
@@ -227,8 +233,8 @@ guard_hook() {
         gh_age=$((gh_age + 1)) gh_silent=$((gh_silent + 1)) gh_sign=''
         { read -r gh_sign <"$2"; } 2>/dev/null
         if [ "$gh_sign" != "$gh_seen" ]; then gh_seen=$gh_sign gh_silent=0; fi
-        if [ "$gh_silent" -ge "$DCSUP_HOOK_SILENCE" ]; then end_tree "$1"; exit 8; fi
-        if [ "$3" -gt 0 ] && [ "$gh_age" -ge "$3" ]; then end_tree "$1"; exit 9; fi
+        if [ "$gh_silent" -ge "$DCSUP_HOOK_SILENCE" ]; then guard_ends "$1" 8; fi
+        if [ "$3" -gt 0 ] && [ "$gh_age" -ge "$3" ]; then guard_ends "$1" 9; fi
     done
 }
 
