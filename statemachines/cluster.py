@@ -61,16 +61,13 @@ def step(state: ClusterState, arrival: Arrival) -> StepResult:
 
     The given state is left as it is. A fact that is no `next` of its stream must not be given (`order_of`).
     """
-    return _Step(_copy(state)).take(arrival)
+    return _Step(state.working_copy()).take(arrival)
 
 
 def quarantine(state: ClusterState, inbox: str, inbox_id: str, reason: str, envelope: Envelope | None) -> StepResult:
     """Log that an inbox entry was put aside, and why. With a readable envelope its number counts as applied."""
-    return _Step(_copy(state)).put_aside(inbox, inbox_id, reason, envelope)
+    return _Step(state.working_copy()).put_aside(inbox, inbox_id, reason, envelope)
 
-
-def _copy(state: ClusterState) -> ClusterState:
-    return ClusterState.model_validate_json(state.model_dump_json())
 
 class _Step(Judging):
     """Every kind of fact, and what it sets in motion."""

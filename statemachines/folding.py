@@ -234,8 +234,16 @@ def _hook_called(state: ClusterState, entry: Entry) -> None:
     _prune_tickets(state)
 
 
-def _command(state: ClusterState, entry: Entry) -> CommandStatus | None:
+def _ticket(state: ClusterState, entry: Entry) -> TicketStatus | None:
+    """The ticket that a fact is about, as a new object: tickets are shared between copies of the state."""
     ticket = state.tickets.get(entry.data["ticket"])
+    if ticket is not None:
+        ticket = state.tickets[ticket.ticket] = ticket.model_copy(update={"commands": [c.model_copy() for c in ticket.commands]})
+    return ticket
+
+
+def _command(state: ClusterState, entry: Entry) -> CommandStatus | None:
+    ticket = _ticket(state, entry)
     return None if ticket is None else next((c for c in ticket.commands if c.n == entry.data["n"]), None)
 
 
@@ -271,12 +279,12 @@ def _note_stop_verb(state: ClusterState, ticket: TicketStatus, command: CommandS
 
 
 def _fallback_taken(state: ClusterState, entry: Entry) -> None:
-    if (ticket := state.tickets.get(entry.data["ticket"])) is not None:
+    if (ticket := _ticket(state, entry)) is not None:
         ticket.owner = "script"
 
 
 def _script_ended(state: ClusterState, entry: Entry) -> None:
-    if (ticket := state.tickets.get(entry.data["ticket"])) is not None:
+    if (ticket := _ticket(state, entry)) is not None:
         ticket.code = entry.data["code"]
 
 

@@ -221,6 +221,18 @@ class ClusterState(Part):
     double_activation: bool = False
     counts: Counts = Counts()
 
+    def working_copy(self) -> ClusterState:
+        """A copy to fold into: every part that the fold changes in place is new, what it only ever replaces is shared."""
+        new = self.model_copy()
+        new.nodes = {name: node.model_copy() for name, node in self.nodes.items()}
+        new.services = {name: service.model_copy(update={"polls": dict(service.polls)}) for name, service in self.services.items()}
+        new.schedules = {name: status.model_copy() for name, status in self.schedules.items()}
+        new.tickets, new.deadlines, new.failovers = dict(self.tickets), dict(self.deadlines), list(self.failovers)
+        new.sources = {inbox: dict(streams) for inbox, streams in self.sources.items()}
+        counts = {"skipped": dict(self.counts.skipped), "commands_by_script": dict(self.counts.commands_by_script)}
+        new.counts = self.counts.model_copy(update=counts)
+        return new
+
 
 KEPT_FAILOVERS = 20
 KEPT_TICKETS = 8

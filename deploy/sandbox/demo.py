@@ -157,7 +157,7 @@ class Demo:
         first = {
             "node killed": (0.5 * pace.node_ttl, pace.node_ttl + 1.5), "daemon killed": (-0.1, pace.interval + 1.5), "stop-hook": (-0.1, 1.5)
         }[symptom]  # fmt: skip
-        polls = pace.verify_confirm * pace.startup_interval
+        polls = pace.verify_confirm * (pace.startup_interval or 1.0)
         return {"symptom": first, "first_command": (-1.5, 0.3), "last_command": (-0.1, 0.8), "stop_ended": (-0.1, 0.8), "verified": (0.0, polls + 1.5)}
 
     # --- step 1
@@ -402,7 +402,7 @@ class Demo:
         seen, record = played.round, played.record
         self.say(f"  fallback: {_phases(record)}")
         self.expect("fallback: the scripts ran the guide's sequence, each verb once", seen.names() == [
-            "node1:server faststop", "node1:agent faststop", "node2:agent start", "node2:server recover"], seen.names())  # fmt: skip
+            "node1:server faststop", "node1:agent stop", "node2:agent start", "node2:server recover"], seen.names())  # fmt: skip
         self.expect("fallback: none of them under a launcher", not [v for v in seen.verbs if v.by_launcher])
         self.expect("fallback: dcsup has it on record as a move, completed, its four commands run by scripts",
                     (record["kind"], record["outcome"], record["by_script"]) == ("move", "completed", 4), _short(record))  # fmt: skip

@@ -39,7 +39,8 @@ class Pace:
     node_ttl: float = 1.5
     interval: float = 0.6
     first_check_after: float = 0.3
-    startup_interval: float = 0.4
+    startup_interval: float | None = 0.4
+    """None: the product's own default, twice what the last poll took."""
     verify_confirm: int = 2
     profile: str = "normal"
     ack_timeout: float = 4.0
@@ -65,7 +66,8 @@ class Site:
         language: of what people on a node read: `en` or `ja`.
     """
 
-    def __init__(self, base: Path, pace: Pace | None = None, *, orchestrators: tuple[str, ...] = ("a", "b"), language: str = "en") -> None:
+    def __init__(self, base: Path, pace: Pace | None = None, *, orchestrators: tuple[str, ...] = ("a", "b"), language: str = "en",
+                 nodes: tuple[str, ...] = ("node1", "node2")) -> None:  # fmt: skip
         self.base = base.resolve()
         self.base.mkdir(parents=True, exist_ok=True)
         self.pace = pace or Pace()
@@ -74,7 +76,7 @@ class Site:
         self.orchestrators = orchestrators
         self.redis = EmbeddedRedis(self.base / "redis")
         self.cluster = SandboxCluster(
-            self.base / "sandbox", armsleep_scale=self.pace.armsleep_scale, heartbeat_timeout_s=self.pace.heartbeat_timeout,
+            self.base / "sandbox", nodes, armsleep_scale=self.pace.armsleep_scale, heartbeat_timeout_s=self.pace.heartbeat_timeout,
             start_seconds={"agent": self.pace.agent_start, "server": self.pace.server_start, "metadata": 0.1}, monitor_interval_s=0.3,
         )  # fmt: skip
         self.running: dict[str, subprocess.Popen[bytes]] = {}
@@ -122,7 +124,8 @@ class Site:
         pace = self.pace
         watch = {"profile": pace.profile, "interval": pace.interval} | dict(pace.extra_watch)
         if pace.profile != "fast":
-            watch |= {"first_check_after": pace.first_check_after, "startup_interval": pace.startup_interval}
+            watch |= {"first_check_after": pace.first_check_after}
+            watch |= {} if pace.startup_interval is None else {"startup_interval": pace.startup_interval}
             watch |= {"verify_confirm": pace.verify_confirm}
         cluster: dict[str, Any] = {
             "mode": self.mode, "group": self.cluster.group, "nodes": list(self.cluster.nodes), "ack_timeout": pace.ack_timeout,
@@ -191,6 +194,18 @@ class Site:
         child = self.cluster.spawn(node, "worker", [*dcsup_command(), "worker", "--config", str(self.config(node))])
         self.running[f"worker-{node}"] = child
         return child
+
+    def bring_up(self) -> None:
+        """Everything at once, in mode supervise, until the group runs."""
+        self.redis.start()
+        self.write_configuration("supervise")
+        self.install_supervised_scripts()
+        for name in self.orchestrators:
+            self.start_orchestrator(name)
+        self.wait_for("an orchestrator leads", lambda: self.leader() is not None)
+        for node in self.cluster.nodes:
+            self.power_on(node)
+        self.wait_state("the group runs", lambda s: bool(s["services"]) and all(x["state"] == "running" for x in s["services"].values()))
 
     def power_on(self, node: str) -> None:
         """The node starts as a machine would: its cluster service, and dcsup's worker as a service of the operating system."""
@@ -353,24 +368,12 @@ def up(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     with interruptible(), Site(arguments.folder, Pace(), language=arguments.language) as site:
         try:
-            _bring_up(site)
+            print("starting Redis, two orchestrators and two nodes ...", flush=True)
+            site.bring_up()
             _stay(site)
         except KeyboardInterrupt:
             print("\nshutting the sandbox down ...", flush=True)
     return 0
-
-
-def _bring_up(site: Site) -> None:
-    print("starting Redis, two orchestrators and two nodes ...", flush=True)
-    site.redis.start()
-    site.write_configuration("supervise")
-    site.install_supervised_scripts()
-    for name in site.orchestrators:
-        site.start_orchestrator(name)
-    site.wait_for("an orchestrator leads", lambda: site.leader() is not None)
-    for node in site.cluster.nodes:
-        site.power_on(node)
-    site.wait_state("the group runs", lambda s: all(x["state"] == "running" for x in s["services"].values()) and bool(s["services"]))
 
 
 def _stay(site: Site) -> None:
