@@ -5,6 +5,7 @@ What a part needs is handed to it here (store, core, projection, web server), so
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -82,6 +83,8 @@ def _lead(configuration: Configuration, serve: Serve, identity: str, stack: Exit
     stack.callback(close)
     lease.where = json.dumps({"url": url, "pid": os.getpid()})
     log.info("orchestrator up", orchestrator=identity, clusters=sorted(configuration.clusters), url=url)
+    gc.collect()
+    gc.freeze()  # what was imported stays for good; looking through it again and again is what makes the slowest commits slow
     with _until_told(orchestrator):
         orchestrator.run()
     log.info("orchestrator down", orchestrator=identity)

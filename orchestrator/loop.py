@@ -1,17 +1,16 @@
 """The loop: the host of the core, and what it owes to it.
 
-One thread. It waits for a bell, reads, steps, commits, and from time to time looks around. The core decides; everything that touches the
+One thread. It waits for facts, steps, commits, and from time to time looks around. The core decides; everything that touches the
 world is here, in this order, and each line says what is left behind if the process ends right after it:
 
-1. **Read** every inbox of a cluster that rang, in one call, from the cursors in the head. *Ends here: nothing happened; whoever leads
-   next reads the same.*
+1. **Read** the inboxes, from the cursors in the head. *Ends here: nothing happened; whoever leads next reads the same.*
 2. **Step** each fact that is the next of its stream, on a copy of the state (intake.py). *Ends here: the same.*
 3. **Commit**: log entries, jobs, marks, quarantine and the new head in one compare-and-set. *Ends before it is applied: the same as 1. Ends
    after: all of it stands; the successor folds it from the log, the jobs are queued once, and the cursors have passed the facts.*
 4. **Adopt** the new state, and let the projections see the entries. *Ends here: they are folded again from the log.*
 5. **Look around** (`SWEEP_S`): renew the lease, read all inboxes (a bell may be missed), compare signs of life and deadlines with the
-   state, and put a fact into the leader's own inbox for each difference (observing.py). *Ends here: the fact is judged by the successor, or
-   the successor sees the same difference.*
+   state, and put a fact into the leader's own inbox for each difference (observing.py). *Ends here: the fact is judged by the
+   successor, or the successor sees the same difference.*
 6. **Tidy up**: a snapshot, what lies behind the cursors. *Ends here: a longer fold, a longer stream.*
 
 A commit that is refused means that somebody else leads: the state is dropped and the lead is tried for again later, like any standby.
@@ -118,7 +117,6 @@ class Orchestrator:
         self._last_contact = 0.0
         self._next_sweep = 0.0
         self._next_trim = 0.0
-        store.subscribe(self._clusters)
 
     # --- the loop ---------------------------------------------------------------------------------------------------------------------
 
@@ -137,7 +135,8 @@ class Orchestrator:
         try:
             if not self._connected:
                 self._reconnect()
-            self._work(self._store.wait_for_bell(self._patience_s()))
+            cursors = {cluster: led.cursors for cluster, led in self._led.items()}
+            self._work(self._take(self._store.wait_for_facts(cursors, READ_COUNT, self._patience_s())))
             if time.monotonic() >= self._next_sweep:
                 self._sweep()
             self._pass_deadlines()
@@ -145,7 +144,7 @@ class Orchestrator:
             self._lost(error)
 
     def _patience_s(self) -> float:
-        """How long there is nothing to do unless a bell rings."""
+        """How long there is nothing to do unless a fact comes."""
         wait_s = self._next_sweep - time.monotonic()
         due_ms = min(self._due_ms.values(), default=None)
         if due_ms is not None:
@@ -158,21 +157,25 @@ class Orchestrator:
         """Read, step and commit until nothing is left to read."""
         waiting = {cluster for cluster in clusters if cluster in self._led}
         while waiting:
-            read = self._read(waiting)
-            batches = {cluster: self._batch(self._led[cluster], entries) for cluster, (entries, _) in read.items()}
-            self._commit(batches)
-            waiting = {cluster for cluster, (_, more) in read.items() if more and cluster in self._led}
+            waiting = self._take(self._store.read_inboxes({cluster: self._led[cluster].cursors for cluster in waiting}, READ_COUNT))
             self.lease.renew(self._store, if_due=True)
 
-    def _read(self, clusters: Iterable[str]) -> dict[str, tuple[list[InboxEntry], bool]]:
-        """Cluster -> the entries to take now, in order, and whether there are more. Clusters without any are left out."""
-        found: dict[str, list[InboxEntry]] = defaultdict(list)
-        for entry in self._store.read_inboxes({cluster: self._led[cluster].cursors for cluster in clusters}, READ_COUNT):
-            found[entry.cluster].append(entry)
-        newest_ms = max((entry.ms for entries in found.values() for entry in entries), default=0)
-        if newest_ms > self._clock.now_ms() + AHEAD_MS_MAX:
+    def _take(self, entries: Sequence[InboxEntry]) -> set[str]:
+        """Step and commit what was read; returns the clusters that have more."""
+        by_cluster: dict[str, list[InboxEntry]] = defaultdict(list)
+        for entry in entries:
+            by_cluster[entry.cluster].append(entry)
+        if max((entry.ms for entry in entries), default=0) > self._clock.now_ms() + AHEAD_MS_MAX:
             self._clock.sync(self._store.now_ms())  # before a fact is called early, the clock is asked
-        return {cluster: in_order(entries, READ_COUNT) for cluster, entries in found.items()}
+        more: set[str] = set()
+        batches = {}
+        for cluster, found in by_cluster.items():
+            ready, rest = in_order(found, READ_COUNT)
+            batches[cluster] = self._batch(self._led[cluster], ready)
+            if rest:
+                more.add(cluster)
+        self._commit(batches)
+        return more & self._led.keys()
 
     def _batch(self, led: Led, entries: Sequence[InboxEntry]) -> Batch:
         batch = take_in(self._core, led.state, led.cursors, entries, self._clock.now_ms())
@@ -181,6 +184,8 @@ class Orchestrator:
 
     def _commit(self, batches: Mapping[str, Batch]) -> None:
         """Commit one batch of each cluster, in one go."""
+        if not batches:
+            return
         commits = [self._led[cluster].commit_of(batch) for cluster, batch in batches.items()]
         for commit in commits:
             self._led[commit.cluster].pending = Pending(commit.new, batches[commit.cluster])

@@ -27,7 +27,6 @@ class MemoryRedis:
         self.streams: dict[str, list[tuple[str, dict[str, bytes]]]] = defaultdict(list)
         self.queues: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
         """Queue name -> (job id, payload) in order."""
-        self.listeners: list[MemoryStore] = []
 
     def get(self, key: str) -> bytes | None:
         if self.expiry_ms.get(key, self.clock_ms + 1) <= self.clock_ms:
@@ -55,19 +54,12 @@ class MemoryRedis:
         stream.append((entry_id, {name: value.encode() if isinstance(value, str) else value for name, value in fields.items()}))
         return entry_id
 
-    def publish(self, channel: str) -> None:
-        for listener in self.listeners:
-            listener.ring(channel)
-
 
 class MemoryStore:
     """See `orchestrator.ports.Store`."""
 
     def __init__(self, server: MemoryRedis | None = None) -> None:
         self.server = server if server is not None else MemoryRedis()
-        self._channels: dict[str, str] = {}
-        self._rung: set[str] = set()
-        self.server.listeners.append(self)
 
     @property
     def _up(self) -> MemoryRedis:
@@ -163,18 +155,10 @@ class MemoryStore:
                 stream = self._up.streams[wire.inbox(cluster, inbox)]
                 stream[:] = [entry for entry in stream if id_key(entry[0]) >= id_key(cursor)]
 
-    def subscribe(self, clusters: Iterable[str]) -> None:
-        self._channels = {wire.bell(cluster): cluster for cluster in clusters}
-
-    def ring(self, channel: str) -> None:
-        if channel in self._channels:
-            self._rung.add(self._channels[channel])
-
-    def wait_for_bell(self, timeout_s: float) -> set[str]:
-        """Time stands still here: what has not rung yet does not ring within the timeout."""
-        _ = self._up, timeout_s
-        rung, self._rung = self._rung, set()
-        return rung
+    def wait_for_facts(self, cursors: Mapping[str, Mapping[str, str]], count: int, timeout_s: float) -> list[InboxEntry]:
+        """Time stands still here: what is not there yet does not come within the timeout."""
+        _ = timeout_s
+        return self.read_inboxes(cursors, count)
 
     # --- lead -------------------------------------------------------------------------------------------------------------------------
 
@@ -205,7 +189,7 @@ class MemoryStore:
         return value.decode("utf-8", "replace") if value is not None else None
 
     def close(self) -> None:
-        self.server.listeners.remove(self)
+        """There is nothing to give back."""
 
 
 def _stored(entry_id: str, fields: Mapping[str, bytes]) -> StoredEntry:

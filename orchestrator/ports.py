@@ -190,17 +190,17 @@ class Store(Protocol):
     def read_inboxes(self, cursors: Mapping[str, Mapping[str, str]], count: int = 100) -> list[InboxEntry]:
         """What follows the cursors (cluster -> inbox -> id), of each inbox at most `count`, all seen at one moment."""
 
+    def wait_for_facts(self, cursors: Mapping[str, Mapping[str, str]], count: int, timeout_s: float) -> list[InboxEntry]:
+        """As `read_inboxes`, but waits at most `timeout_s` for the first fact.
+
+        Facts may be missing that a bell was not rung for, and of several inboxes only one may be told: sweep with `read_inboxes`.
+        """
+
     def append_leader_facts(self, cluster: str, epoch: int, envelopes: Sequence[str]) -> bool:
         """Put facts into the leader's inbox, if `epoch` still leads; False: it does not, and nothing was put."""
 
     def trim_inboxes(self, cursors: Mapping[str, Mapping[str, str]]) -> None:
         """Forget what lies before the cursors."""
-
-    def subscribe(self, clusters: Iterable[str]) -> None:
-        """Which clusters' bells `wait_for_bell` listens to."""
-
-    def wait_for_bell(self, timeout_s: float) -> set[str]:
-        """The clusters whose bell rang since the last call; waits for the first one at most `timeout_s`. A hint: it may miss some."""
 
     # lead
 

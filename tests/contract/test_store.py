@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -10,6 +12,7 @@ import pytest
 import redis
 from rq import Queue
 
+from orchestrator import redis_store
 from orchestrator.embedded import EmbeddedRedis
 from orchestrator.memory_store import MemoryRedis, MemoryStore
 from orchestrator.ports import Commit, Head, Leader, Quarantined, QueuedJob, Store
@@ -52,9 +55,7 @@ class MemoryWorld:
         return MemoryStore(self.server)
 
     def deliver(self, inbox: str, raw: str) -> str:
-        entry_id = self.server.xadd(wire.inbox(C, inbox), {wire.FACT_FIELD: raw})
-        self.server.publish(wire.bell(C))
-        return entry_id
+        return self.server.xadd(wire.inbox(C, inbox), {wire.FACT_FIELD: raw})
 
     def put(self, key: str, value: str) -> None:
         self.server.set(key, value)
@@ -74,6 +75,7 @@ class MemoryWorld:
             if found := condition():
                 return found
             self.server.clock_ms += 10
+            time.sleep(0.001)
         pytest.fail(what)
 
 
@@ -123,8 +125,10 @@ class RedisWorld:
         self.raw.close()
 
 
-@pytest.fixture(params=["memory", "redis"])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
+@pytest.fixture(params=["memory", "redis", "redis with bells"])
+def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    if request.param == "redis with bells":
+        monkeypatch.setattr(redis_store, "BLOCKING_INBOXES_MAX", 0)
     if request.param == "memory":
         yield MemoryWorld()
         return
@@ -306,17 +310,29 @@ def test_only_the_leading_epoch_may_append(world: World) -> None:
     assert [entry.raw for entry in read] == [b"a", b"b"]
 
 
-def test_the_bell_names_the_cluster(world: World) -> None:
-    """A fact that is handed in rings its cluster's bell; without one nothing rings."""
-    world.store.subscribe([C, "d"])
-    assert world.store.wait_for_bell(0.0) == set()
+def test_waiting_for_facts_finds_those_that_were_there(world: World) -> None:
+    """What was handed in before the waiting began is found, by the first call or the next."""
+    fact = world.deliver("n1", "x")
+    cursors = {C: {"n1": GENESIS_ID, "n2": GENESIS_ID}}
+    [entry] = world.until(lambda: world.store.wait_for_facts(cursors, 10, 0.05), "the fact is found")
+    assert (entry.inbox, entry.id, entry.raw) == ("n1", fact, b"x")
+    assert world.store.wait_for_facts({C: {"n1": fact, "n2": GENESIS_ID}}, 10, 0.01) == []
 
-    def rung() -> set[str]:
-        world.deliver("n1", "x")
-        return world.store.wait_for_bell(0.05)
 
-    assert world.until(rung, "the bell rings") == {C}
-    assert world.store.wait_for_bell(0.0) == set()
+def test_waiting_for_facts_ends_with_the_first(world: World) -> None:
+    """A fact that is handed in while somebody waits is found at once, behind the cursors, and not another cluster's."""
+    cursors = {C: {"n1": world.deliver("n1", "old")}, "d": {"n1": GENESIS_ID}}
+    assert world.store.wait_for_facts(cursors, 10, 0.0) == []
+    later = threading.Timer(0.05, world.deliver, ("n1", "new"))
+    later.start()
+    found = world.until(lambda: world.store.wait_for_facts(cursors, 10, 5.0), "the fact is found")
+    later.join()
+    assert [(entry.cluster, entry.raw) for entry in found] == [(C, b"new")]
+
+
+def test_nothing_to_wait_for_is_no_error(world: World) -> None:
+    """Without clusters the wait just ends."""
+    assert world.store.wait_for_facts({}, 10, 0.01) == []
 
 
 # --- lead and signs of life -----------------------------------------------------------------------------------------------------------
