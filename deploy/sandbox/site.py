@@ -77,7 +77,8 @@ class Site:
         self.redis = EmbeddedRedis(self.base / "redis")
         self.cluster = SandboxCluster(
             self.base / "sandbox", nodes, armsleep_scale=self.pace.armsleep_scale, heartbeat_timeout_s=self.pace.heartbeat_timeout,
-            start_seconds={"agent": self.pace.agent_start, "server": self.pace.server_start, "metadata": 0.1}, monitor_interval_s=0.3,
+            start_seconds={"agent": self.pace.agent_start, "server": self.pace.server_start, "metadata": 0.1},
+            monitor_interval_s=0.3, failover_count=1000,  # crashes follow each other faster here than a monitor forgets
         )  # fmt: skip
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
