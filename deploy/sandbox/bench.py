@@ -50,9 +50,19 @@ class Result:
 def pace(profile: str) -> Pace:
     """The product's own defaults for everything that is measured here."""
     return Pace(
-        profile=profile, agent_start=AGENT_START_S, interval=10.0, node_ttl=5.0, armsleep_scale=1.0, probe_interval=60.0, settle=0.1,
-        schedules_deadline=1.0, extra_watch={}, first_check_after=1.0, startup_interval=None, verify_confirm=2,
-    )  # fmt: skip
+        profile=profile,
+        agent_start=AGENT_START_S,
+        interval=10.0,
+        node_ttl=5.0,
+        armsleep_scale=1.0,
+        probe_interval=60.0,
+        settle=0.1,
+        schedules_deadline=1.0,
+        extra_watch={},
+        first_check_after=1.0,
+        startup_interval=None,
+        verify_confirm=2,
+    )
 
 
 # --- 1. a start
@@ -128,7 +138,9 @@ def dispatch(folder: Path) -> list[Result]:
         site.start_orchestrator("a")
         site.wait_state("somebody leads", lambda s: s["settings"] is not None)
         (site.cluster.node_dir("node1") / "boot-id").write_text("bench\n", encoding="ascii")  # the node itself is not needed
-        worker = _rq_worker(["-m", "workers.rqworker", "--role", "cmd", "--config", str(site.config("node1")), "--parent", str(os.getpid())])
+        worker = _rq_worker(
+            ["-m", "workers.rqworker", "--role", "cmd", "--config", str(site.config("node1")), "--parent", str(os.getpid())]
+        )
         bare_worker = _rq_worker(["-c", BARE_WORKER, site.redis.url])
         try:
             producer = Producer(site)
@@ -159,7 +171,8 @@ from rq import Queue, SimpleWorker
 from rq.timeouts import TimerDeathPenalty
 SimpleWorker.death_penalty_class = TimerDeathPenalty
 connection = Redis.from_url(sys.argv[1])
-SimpleWorker([Queue("bare", connection=connection, serializer="json")], connection=connection, serializer="json").work(logging_level="ERROR")
+queue = Queue("bare", connection=connection, serializer="json")
+SimpleWorker([queue], connection=connection, serializer="json").work(logging_level="ERROR")
 """
 
 
@@ -185,7 +198,15 @@ class Producer:
     def _hand_in(self, kind: str, data: dict[str, Any]) -> float:
         """When the fact arrived in the inbox, by Redis TIME asked for right before it in the same write; s since the epoch."""
         self.seq += 1
-        envelope = {"type": kind, "source": "hook", "stream": "bench", "seq": self.seq, "at_ms": time.time() * 1000, "clock": "mono", "data": data}
+        envelope = {
+            "type": kind,
+            "source": "hook",
+            "stream": "bench",
+            "seq": self.seq,
+            "at_ms": time.time() * 1000,
+            "clock": "mono",
+            "data": data,
+        }
         pipe = self.client.pipeline(transaction=False)
         pipe.time()
         pipe.xadd(wire.inbox(CLUSTER, "node1"), {wire.FACT_FIELD: json.dumps(envelope)})
@@ -245,7 +266,9 @@ def _show(results: list[Result]) -> None:
         table.add_column(column, justify="left" if column in ("what", "goal") else "right")
     for r in results:
         beside = "-" if r.beside is None else f"{r.beside:g} {r.unit}"
-        table.add_row(r.name, f"{r.value:g} {r.unit}", beside, "-" if r.ratio is None else f"{r.ratio:g}", r.goal, "yes" if r.holds else "NO")
+        table.add_row(
+            r.name, f"{r.value:g} {r.unit}", beside, "-" if r.ratio is None else f"{r.ratio:g}", r.goal, "yes" if r.holds else "NO"
+        )
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 

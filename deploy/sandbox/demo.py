@@ -1,8 +1,8 @@
 """`dcsup demo`: the supervisor's whole job, played on the sandbox with real processes, and checked against the stand-ins' own records.
 
-The driver only kills, and asks for moves through `clpgrp`; everything else happens by itself. Each expectation is printed with what was seen;
-the exit code is 0 only if every one held. What dcsup says is never compared with what dcsup says, but with the records that
-DataCoordinator's, CLUSTERPRO's and the clients' stand-ins keep (evidence.py).
+The driver only kills, and asks for moves through `clpgrp`; everything else happens by itself. Each expectation is printed; the exit code
+is 0 only if every one held. What dcsup says is never compared with what dcsup says, but with the records that DataCoordinator's,
+CLUSTERPRO's and the clients' stand-ins keep (evidence.py).
 """
 
 from __future__ import annotations
@@ -26,10 +26,14 @@ from deploy.sandbox.site import CLUSTER, Pace, Site, interruptible
 
 SABOTAGED, SURPRISE = "auto-started-sabotaged-5", "manual-stopped-surprise-6"
 PHASES = (
-    ("detect", "symptom", "acted"), ("stop", "stop_called", "stop_ended"), ("takeover", "stop_ended", "start_called"),
-    ("dispatch", "start_called", "first_command"), ("start", "first_command", "last_command"), ("verify", "last_command", "verified"),
+    ("detect", "symptom", "acted"),
+    ("stop", "stop_called", "stop_ended"),
+    ("takeover", "stop_ended", "start_called"),
+    ("dispatch", "start_called", "first_command"),
+    ("start", "first_command", "last_command"),
+    ("verify", "last_command", "verified"),
     ("resume", "verified", "judged"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -142,23 +146,35 @@ class Demo:
                 if point in seen and point in record["points"]:
                     late = record["points"][point] / 1000 - seen[point]
                     low, high = tolerance.get(point, (-0.2, 1.5))
+                    side = "begin" if point == begins else "end"
                     self.expect(
-                        f"{played.title}: {phase}, {'begin' if point == begins else 'end'} ({point}) within {low:+.1f} to {high:+.1f} s of the"
-                        " stand-ins' record", low <= late <= high, f"{late:+.3f} s",
-                    )  # fmt: skip
+                        f"{played.title}: {phase}, {side} ({point}) within {low:+.1f} to {high:+.1f} s of the stand-ins' record",
+                        low <= late <= high,
+                        f"{late:+.3f} s",
+                    )
         total = sum(record["phases"].values())
-        self.expect(f"{played.title}: the phases add up to the total", abs(total - record["total_s"]) < 0.01, f"{total:.3f}, {record['total_s']}")
+        self.expect(
+            f"{played.title}: the phases add up to the total", abs(total - record["total_s"]) < 0.01, f"{total:.3f}, {record['total_s']}"
+        )
         wanted = {"detect", "takeover", "dispatch", "start", "verify", "resume"} | ({"stop"} if "stop_called" in seen else set())
         self.expect(f"{played.title}: every phase that it had is measured", set(record["phases"]) == wanted, sorted(record["phases"]))
 
     def _tolerances(self, symptom: str) -> dict[str, tuple[float, float]]:
-        """How far dcsup's boundary may be behind (+) or before (-) the stand-ins' record, s: what a hook, a poll or a sign of life costs."""
+        """How far dcsup's boundary may be behind (+) or before (-) the stand-ins' record, s."""
         pace = self.pace
         first = {
-            "node killed": (0.5 * pace.node_ttl, pace.node_ttl + 1.5), "daemon killed": (-0.1, pace.interval + 1.5), "stop-hook": (-0.1, 1.5)
-        }[symptom]  # fmt: skip
+            "node killed": (0.5 * pace.node_ttl, pace.node_ttl + 1.5),
+            "daemon killed": (-0.1, pace.interval + 1.5),
+            "stop-hook": (-0.1, 1.5),
+        }[symptom]
         polls = pace.verify_confirm * (pace.startup_interval or 1.0)
-        return {"symptom": first, "first_command": (-1.5, 0.3), "last_command": (-0.1, 0.8), "stop_ended": (-0.1, 0.8), "verified": (0.0, polls + 1.5)}
+        return {
+            "symptom": first,
+            "first_command": (-1.5, 0.3),
+            "last_command": (-0.1, 0.8),
+            "stop_ended": (-0.1, 0.8),
+            "verified": (0.0, polls + 1.5),
+        }
 
     # --- step 1
 
@@ -180,21 +196,33 @@ class Demo:
         self._wait_observed()
         schedules = cluster.schedules()
         kinds = {(s["startup_mode"], s["state"]) for s in schedules}
-        self.expect("DataCoordinator has at least six schedules: automatic and manual, started and stopped", len(schedules) >= 6 and len(kinds) == 4)
+        self.expect(
+            "DataCoordinator has at least six schedules: automatic and manual, started and stopped", len(schedules) >= 6 and len(kinds) == 4
+        )
         tried = cluster.run("node2", "server/bin/dcmetaopen")
         self.expect("an open of the metadata DB from the standby is tried and fails", tried.returncode != 0, tried.stderr.strip())
         played = self.failover("observe", lambda: cluster.crash("node1", "server"), "daemon killed", "node2")
         record = played.record
-        self.expect("observe: one failover, node1 to node2, completed",
-                    (record["kind"], record["outcome"], record["node_from"], record["node_to"]) == ("failure", "completed", "node1", "node2"),
-                    _short(record))  # fmt: skip
-        self.expect("observe: the guide's sequence ran its verbs itself", played.round.names() == [
-            "node1:server faststop", "node1:agent stop", "node2:agent recover", "node2:server recover"], played.round.names())  # fmt: skip
+        self.expect(
+            "observe: one failover, node1 to node2, completed",
+            (record["kind"], record["outcome"], record["node_from"], record["node_to"]) == ("failure", "completed", "node1", "node2"),
+            _short(record),
+        )
+        self.expect(
+            "observe: the guide's sequence ran its verbs itself",
+            played.round.names() == ["node1:server faststop", "node1:agent stop", "node2:agent recover", "node2:server recover"],
+            played.round.names(),
+        )
         self.expect("observe: dcsup ran no verb", not [v for v in played.round.verbs if v.by_launcher])
-        self.expect("observe: only phases whose ends were both seen", set(record["phases"]) == {"detect", "resume"}, sorted(record["phases"]))
+        self.expect(
+            "observe: only phases whose ends were both seen", set(record["phases"]) == {"detect", "resume"}, sorted(record["phases"])
+        )
         late = record["points"]["symptom"] / 1000 - (played.round.done("daemon killed") or 0)
-        self.expect(f"observe: the symptom is the failed poll, within {self.pace.interval + 1.5:.1f} s of the crash",
-                    -0.1 <= late <= self.pace.interval + 1.5, f"{late:.2f} s")  # fmt: skip
+        self.expect(
+            f"observe: the symptom is the failed poll, within {self.pace.interval + 1.5:.1f} s of the crash",
+            -0.1 <= late <= self.pace.interval + 1.5,
+            f"{late:.2f} s",
+        )
         self._check_schedules(played, "G4", set(), set())
         cluster.clpgrp("-t", cluster.group)
         site.wait_state("the group is seen stopped", lambda s: all(x["state"] == "stopped" for x in s["services"].values()))
@@ -215,13 +243,18 @@ class Demo:
         cluster.wait_group("Online", "node1", 60)
         self._wait_running("node1")
         seen = Round(cluster, begin, time.time())
-        self.expect("start: agent start (G12), then server recover (G8), agent first (G23)",
-                    seen.names() == ["node1:agent start", "node1:server recover"], seen.names())  # fmt: skip
+        self.expect(
+            "start: agent start (G12), then server recover (G8), agent first (G23)",
+            seen.names() == ["node1:agent start", "node1:server recover"],
+            seen.names(),
+        )
         healthy = {r["component"]: r["time"] for r in seen.daemons if r["what"] == "healthy"}
         self.expect("start: the server was started only after the agent was healthy", seen.verbs[-1].begin > healthy["agent"])
         ended = seen.script("start", "script-end")
-        self.expect("start: the script returned 0, after the server was healthy", bool(ended) and ended[-1]["code"] == 0
-                    and ended[-1]["time"] > healthy["server"])  # fmt: skip
+        self.expect(
+            "start: the script returned 0, after the server was healthy",
+            bool(ended) and ended[-1]["code"] == 0 and ended[-1]["time"] > healthy["server"],
+        )
         self._wait_observed()
 
     # --- step 3
@@ -235,9 +268,19 @@ class Demo:
         cluster.surprise_schedules(SURPRISE, node="node2")
         played = self.failover("node death", lambda: cluster.kill_node("node1"), "node killed", "node2")
         record, seen = played.record, played.round
-        self.expect("node death: the group came up on node2 with CLP_EVENT=FAILOVER", seen.events() == [("node2", "start", "FAILOVER")], seen.events())
-        self.expect("node death: agent recover (G13), server recover (G9)", seen.names() == ["node2:agent recover", "node2:server recover"], seen.names())
-        self.expect("node death: counted as a failure, completed", (record["kind"], record["outcome"]) == ("failure", "completed"), _short(record))
+        self.expect(
+            "node death: the group came up on node2 with CLP_EVENT=FAILOVER",
+            seen.events() == [("node2", "start", "FAILOVER")],
+            seen.events(),
+        )
+        self.expect(
+            "node death: agent recover (G13), server recover (G9)",
+            seen.names() == ["node2:agent recover", "node2:server recover"],
+            seen.names(),
+        )
+        self.expect(
+            "node death: counted as a failure, completed", (record["kind"], record["outcome"]) == ("failure", "completed"), _short(record)
+        )
         self._check_schedules(played, "G4", {SABOTAGED}, {SURPRISE})
         self.expect("node death: its rule is marked as assumed (G7)", record["judgements"][0]["assumed"])
         cluster.clear_fault("schedules-not-resumed", "node2")
@@ -249,7 +292,11 @@ class Demo:
         told = {v["name"]: v["outcome"] for v in judgement["schedules"]}
         runs = {s["name"] for s in self.cluster.schedules() if s["state"] == "started"}
         expected = {name: "unexpected" if name in unexpected else "resumed" for name in runs} | dict.fromkeys(missed, "missed")
-        self.expect(f"{played.title}: schedules by name as the metadata DB has them, under {rule}", told == expected and judgement["rule"] == rule, told)
+        self.expect(
+            f"{played.title}: schedules by name as the metadata DB has them, under {rule}",
+            told == expected and judgement["rule"] == rule,
+            told,
+        )
         since = played.record["points"]["judged"] / 1000 - self.pace.settle
         self.site.wait_for("schedules run", lambda: runs <= {r["schedule"] for r in self.cluster.schedule_runs() if r["time"] > since}, 10)
         ran = {r["schedule"] for r in self.cluster.schedule_runs() if r["time"] > since}
@@ -265,16 +312,26 @@ class Demo:
         cluster.wait_node("node1", "Online", timeout_s=60)
         site.wait_state("node1 is a standby again", lambda s: s["nodes"]["node1"]["state"] == "running")
         back = Round(cluster, begin, time.time())
-        self.expect("return: the start script ran with RECOVER on node1 and started nothing (G16)",
-                    back.events() == [("node1", "start", "RECOVER")] and not back.verbs, [back.events(), back.names()])  # fmt: skip
+        self.expect(
+            "return: the start script ran with RECOVER on node1 and started nothing (G16)",
+            back.events() == [("node1", "start", "RECOVER")] and not back.verbs,
+            [back.events(), back.names()],
+        )
         cluster.reset_schedules()
         self._wait_observed()
         site.wait_state("the probe has seen them as they were", self._seen_as_they_are)
         played = self.failover("move", lambda: cluster.clpgrp("-m", cluster.group, "-a", "node1", node="node2"), "stop-hook", "node1")
         seen, record = played.round, played.record
-        self.expect("move: server faststop (G11) and agent faststop (G15) on node2, then agent start (G12) and server recover (G8) on node1",
-                    seen.names() == ["node2:server faststop", "node2:agent faststop", "node1:agent start", "node1:server recover"], seen.names())  # fmt: skip
-        self.expect("move: the stop ran with CLP_EVENT=FAILOVER, as the instance was started", seen.events()[0] == ("node2", "stop", "FAILOVER"), seen.events())
+        self.expect(
+            "move: server faststop (G11) and agent faststop (G15) on node2, then agent start (G12) and server recover (G8) on node1",
+            seen.names() == ["node2:server faststop", "node2:agent faststop", "node1:agent start", "node1:server recover"],
+            seen.names(),
+        )
+        self.expect(
+            "move: the stop ran with CLP_EVENT=FAILOVER, as the instance was started",
+            seen.events()[0] == ("node2", "stop", "FAILOVER"),
+            seen.events(),
+        )
         self.expect("move: counted apart from failures", record["kind"] == "move" and record["outcome"] == "completed", _short(record))
         self._check_schedules(played, "G4", set(), set())
         self.expect("move: its rule is not assumed: the stop's verb is known", not record["judgements"][0]["assumed"])
@@ -290,7 +347,9 @@ class Demo:
         self._wait_observed()
         played = self.failover("server crash", lambda: cluster.crash("node1", "server"), "daemon killed", "node2")
         after = time.time()
-        self.site.wait_for("clients write again", lambda: sum(r["ok"] for r in cluster.read_records("clients") if r["time"] > after) >= 5, 10)
+        self.site.wait_for(
+            "clients write again", lambda: sum(r["ok"] for r in cluster.read_records("clients") if r["time"] > after) >= 5, 10
+        )
         client.terminate()
         client.wait()
         seen = played.round
@@ -300,10 +359,16 @@ class Demo:
         self.say(f"  clients: {len(writes)} writes, {len(errors)} errors, from the first to the last {outage:.1f} s")
         self.expect("crash: the clients saw an outage and it ended", bool(errors) and writes[-1]["ok"])
         detected = [r for r in seen.cluster if r["what"] == "monitor-detected"]
-        self.expect("crash: the watch script's end made the application monitor act", bool(detected) and detected[0]["code"] not in (0, None),
-                    detected[:1])  # fmt: skip
-        self.expect("crash: server faststop (G10), agent stop (G14) on node1, then agent and server recover on node2 (G13, G9)", seen.names() == [
-            "node1:server faststop", "node1:agent stop", "node2:agent recover", "node2:server recover"], seen.names())  # fmt: skip
+        self.expect(
+            "crash: the watch script's end made the application monitor act",
+            bool(detected) and detected[0]["code"] not in (0, None),
+            detected[:1],
+        )
+        self.expect(
+            "crash: server faststop (G10), agent stop (G14) on node1, then agent and server recover on node2 (G13, G9)",
+            seen.names() == ["node1:server faststop", "node1:agent stop", "node2:agent recover", "node2:server recover"],
+            seen.names(),
+        )
         self._check_schedules(played, "G4", set(), set())
 
     # --- step 6
@@ -329,10 +394,15 @@ class Demo:
         state, seen = site.state(), played.round
         self.expect("successor: it shows a higher epoch", state["epoch"] > before["epoch"], [before["epoch"], state["epoch"]])
         server = next((v for v in seen.verbs if v.node == "node1" and v.component == "server"), None)
-        self.expect("successor: the orchestrator was dead before the server's command began", server is not None and fallen["time"] < server.begin)
+        self.expect(
+            "successor: the orchestrator was dead before the server's command began", server is not None and fallen["time"] < server.begin
+        )
         self.expect("successor: the next command was its, run by an RQ worker", server is not None and server.by_rq_worker)
-        self.expect("successor: nothing lost, nothing run twice", seen.names() == [
-            "node2:server faststop", "node2:agent faststop", "node1:agent recover", "node1:server recover"], seen.names())  # fmt: skip
+        self.expect(
+            "successor: nothing lost, nothing run twice",
+            seen.names() == ["node2:server faststop", "node2:agent faststop", "node1:agent recover", "node1:server recover"],
+            seen.names(),
+        )
         site.start_orchestrator(fallen["name"])
 
     # --- other verbs than the guide's defaults, where it allows them
@@ -356,26 +426,32 @@ class Demo:
     def _restart(self, stop: str, start: str, rule: str, expected: dict[str, str]) -> None:
         """Stop and start the group in place on node1 with other verbs for the server."""
         site, cluster = self.site, self.cluster
-        site.install_supervised_scripts({"DCSUP_VERB_server_stop_FAILOVER": stop, "DCSUP_VERB_server_start_START": start,
-                                         "DCSUP_VERB_server_stop_START": stop})  # fmt: skip
+        site.install_supervised_scripts(
+            {"DCSUP_VERB_server_stop_FAILOVER": stop, "DCSUP_VERB_server_start_START": start, "DCSUP_VERB_server_stop_START": stop}
+        )
         begin = time.time()
         cluster.clpgrp("-t", cluster.group, node="node1")
         cluster.clpgrp("-s", cluster.group, "-h", "node1", node="node1")
         self._wait_running("node1")
-        state = site.wait_state("the schedules are judged", lambda s: s["schedules"]["server"]["judgement"] is not None
-                                and not s["schedules"]["server"]["owed"])  # fmt: skip
+        state = site.wait_state(
+            "the schedules are judged", lambda s: s["schedules"]["server"]["judgement"] is not None and not s["schedules"]["server"]["owed"]
+        )
         judgement = state["schedules"]["server"]["judgement"]
         seen = Round(cluster, begin, time.time())
         verbs = [v.verb for v in seen.verbs if v.component == "server"]
         told = {v["name"]: v["outcome"] for v in judgement["schedules"]}
         runs = {s["name"] for s in cluster.schedules() if s["state"] == "started"}
-        self.expect(f"server {stop}, then {start}: judged under {rule}, by name, and as the metadata DB has them",
-                    verbs == [stop, start] and (judgement["rule"], told) == (rule, expected) and runs == set(expected), [verbs, told])  # fmt: skip
+        self.expect(
+            f"server {stop}, then {start}: judged under {rule}, by name, and as the metadata DB has them",
+            verbs == [stop, start] and (judgement["rule"], told) == (rule, expected) and runs == set(expected),
+            [verbs, told],
+        )
 
     def _seen_as_they_are(self, state: dict[str, Any]) -> bool:
         latest = state["schedules"]["server"]["latest"]
         return latest is not None and {x["name"]: x["state"] for x in latest["schedules"]} == {
-            x["name"]: x["state"] for x in self.cluster.schedules()}  # fmt: skip
+            x["name"]: x["state"] for x in self.cluster.schedules()
+        }
 
     # --- one more round
 
@@ -383,9 +459,12 @@ class Demo:
         self.begin(8, "one more round with the workers stopped: the scripts go on by themselves")
         site, cluster = self.site, self.cluster
         self._wait_observed()
-        supervised = [v for v in Round(cluster, self.supervised_since, time.time()).verbs]
-        self.expect("until here every verb was run under an RQ worker's launcher; outside RQ: 0",
-                    not [v for v in supervised if not v.by_rq_worker], [str(v) for v in supervised if not v.by_rq_worker])  # fmt: skip
+        supervised = Round(cluster, self.supervised_since, time.time()).verbs
+        self.expect(
+            "until here every verb was run under an RQ worker's launcher; outside RQ: 0",
+            not [v for v in supervised if not v.by_rq_worker],
+            [str(v) for v in supervised if not v.by_rq_worker],
+        )
         count = len(site.state()["failovers"])
         for node in cluster.nodes:
             site.stop(f"worker-{node}")
@@ -394,18 +473,26 @@ class Demo:
         cluster.wait_group("Online", "node2", 60)
         for node in cluster.nodes:
             site.start_worker(node)
-        state = site.wait_state("the fallback is on record, told late", lambda s: len(s["failovers"]) > count and s["failover"] is None
-                                and "stop" in s["failovers"][-1]["phases"])  # fmt: skip
+        state = site.wait_state(
+            "the fallback is on record, told late",
+            lambda s: len(s["failovers"]) > count and s["failover"] is None and "stop" in s["failovers"][-1]["phases"],
+        )
         self._wait_running("node2")
         played = Played("fallback", Round(cluster, begin, time.time()), state["failovers"][-1])
         self.played.append(played)
         seen, record = played.round, played.record
         self.say(f"  fallback: {_phases(record)}")
-        self.expect("fallback: the scripts ran the guide's sequence, each verb once", seen.names() == [
-            "node1:server faststop", "node1:agent stop", "node2:agent start", "node2:server recover"], seen.names())  # fmt: skip
+        self.expect(
+            "fallback: the scripts ran the guide's sequence, each verb once",
+            seen.names() == ["node1:server faststop", "node1:agent stop", "node2:agent start", "node2:server recover"],
+            seen.names(),
+        )
         self.expect("fallback: none of them under a launcher", not [v for v in seen.verbs if v.by_launcher])
-        self.expect("fallback: dcsup has it on record as a move, completed, its four commands run by scripts",
-                    (record["kind"], record["outcome"], record["by_script"]) == ("move", "completed", 4), _short(record))  # fmt: skip
+        self.expect(
+            "fallback: dcsup has it on record as a move, completed, its four commands run by scripts",
+            (record["kind"], record["outcome"], record["by_script"]) == ("move", "completed", 4),
+            _short(record),
+        )
         outside = _metric(site.metrics(), "dcsup_commands_outside_rq_total")
         self.expect("fallback: dcsup_commands_outside_rq_total counts them", outside == 4, outside)
 
@@ -429,8 +516,11 @@ class Demo:
         self.expect("export: the whole log in one file", exported.returncode == 0 and log.stat().st_size > 0, exported.stderr)
         replayed = site.dcsup("replay", str(log), "--state", "--json")
         (folder / "replay.json").write_text(replayed.stdout, encoding="utf-8")
-        self.expect("replay: a fresh process folds the file to the live orchestrator's whole `status --json` (I6)",
-                    live.returncode == 0 and replayed.returncode == 0 and _same(live.stdout, replayed.stdout), replayed.stderr)  # fmt: skip
+        self.expect(
+            "replay: a fresh process folds the file to the live orchestrator's whole `status --json` (I6)",
+            live.returncode == 0 and replayed.returncode == 0 and _same(live.stdout, replayed.stdout),
+            replayed.stderr,
+        )
         verified = site.dcsup("replay", str(log), "--verify", timeout_s=120)
         self.expect("replay --verify: today's rules decide the same", verified.returncode == 0, verified.stdout[-500:] + verified.stderr)
         self._tamper(log, folder / "tampered.ndjson")
@@ -443,7 +533,8 @@ class Demo:
         left = site.left_over()
         self.expect("no process is left over", not left and site.redis.pid is None, left)
         (folder / "expectations.json").write_text(
-            json.dumps([asdict(e) for e in self.expectations], ensure_ascii=False, indent=1), encoding="utf-8")  # fmt: skip
+            json.dumps([asdict(e) for e in self.expectations], ensure_ascii=False, indent=1), encoding="utf-8"
+        )
         self._show(folder)
 
     def _settle(self) -> None:
@@ -472,14 +563,18 @@ class Demo:
         self.console.print(f"\n{len(self.expectations) - len(failed)} of {len(self.expectations)} expectations held.", style="bold")
         for expectation in failed:
             self.console.print(f"  not held, step {expectation.step}: {expectation.text}: {expectation.seen}", style="red", markup=False)
-        self.console.print(f"""
+        self.console.print(
+            f"""
 Where to look next:
-  {folder / 'events.ndjson'}   the whole incident; dcsup replay FILE --state | --verify
-  {folder / 'metrics.txt'}     what Prometheus would have scraped
-  {folder / 'status.json'}     the state in the end; replay.json beside it is the same, folded from the file
+  {folder / "events.ndjson"}   the whole incident; dcsup replay FILE --state | --verify
+  {folder / "metrics.txt"}     what Prometheus would have scraped
+  {folder / "status.json"}     the state in the end; replay.json beside it is the same, folded from the file
   {self.cluster.records}       what the stand-ins themselves recorded
   dcsup up --sandbox           the same cluster, to try by hand
-""", markup=False, highlight=False)
+""",
+            markup=False,
+            highlight=False,
+        )
 
 
 def _progress(entry: dict[str, Any]) -> str | None:

@@ -27,7 +27,9 @@ class Verb:
     @property
     def by_rq_worker(self) -> bool:
         """Run by a launcher whose parent is an RQ worker, or which outlived it."""
-        return any(LAUNCHER in line for line in self.chain[:1]) and (len(self.chain) < 3 or any(RQ_WORKER in line for line in self.chain[1:2]))
+        return any(LAUNCHER in line for line in self.chain[:1]) and (
+            len(self.chain) < 3 or any(RQ_WORKER in line for line in self.chain[1:2])
+        )
 
     @property
     def by_launcher(self) -> bool:
@@ -44,8 +46,9 @@ class Round:
         self.begin, self.end = begin, end
         self.verbs = [
             Verb(v["node"], v["component"], v["verb"], v["begin"], v["end"], v["code"], tuple(parent["cmdline"] for parent in v["chain"]))
-            for v in cluster.verbs() if begin <= v["begin"] <= end
-        ]  # fmt: skip
+            for v in cluster.verbs()
+            if begin <= v["begin"] <= end
+        ]
         self.cluster = [r for r in cluster.read_records("cluster") if begin <= r["time"] <= end]
         self.daemons = [r for r in cluster.read_records("daemons") if begin <= r["time"] <= end]
         self.driver = [r for r in cluster.read_records("driver") if begin <= r["time"] <= end]
@@ -62,8 +65,11 @@ class Round:
 
     def events(self) -> list[tuple[str, str, str]]:
         """Which script ran where, with which CLP_EVENT."""
-        return [(r["node"], r["script"].removesuffix(".sh"), r["environment"].get("CLP_EVENT", "")) for r in self.cluster
-                if r["what"] == "script-begin"]  # fmt: skip
+        return [
+            (r["node"], r["script"].removesuffix(".sh"), r["environment"].get("CLP_EVENT", ""))
+            for r in self.cluster
+            if r["what"] == "script-begin"
+        ]
 
     def healthy(self, node: str) -> list[float]:
         return [r["time"] for r in self.daemons if r["what"] == "healthy" and r["node"] == node and r["component"] in ("agent", "server")]

@@ -66,8 +66,15 @@ class Site:
         language: of what people on a node read: `en` or `ja`.
     """
 
-    def __init__(self, base: Path, pace: Pace | None = None, *, orchestrators: tuple[str, ...] = ("a", "b"), language: str = "en",
-                 nodes: tuple[str, ...] = ("node1", "node2")) -> None:  # fmt: skip
+    def __init__(
+        self,
+        base: Path,
+        pace: Pace | None = None,
+        *,
+        orchestrators: tuple[str, ...] = ("a", "b"),
+        language: str = "en",
+        nodes: tuple[str, ...] = ("node1", "node2"),
+    ) -> None:
         self.base = base.resolve()
         self.base.mkdir(parents=True, exist_ok=True)
         self.pace = pace or Pace()
@@ -76,10 +83,14 @@ class Site:
         self.orchestrators = orchestrators
         self.redis = EmbeddedRedis(self.base / "redis")
         self.cluster = SandboxCluster(
-            self.base / "sandbox", nodes, armsleep_scale=self.pace.armsleep_scale, heartbeat_timeout_s=self.pace.heartbeat_timeout,
+            self.base / "sandbox",
+            nodes,
+            armsleep_scale=self.pace.armsleep_scale,
+            heartbeat_timeout_s=self.pace.heartbeat_timeout,
             start_seconds={"agent": self.pace.agent_start, "server": self.pace.server_start, "metadata": 0.1},
-            monitor_interval_s=0.3, failover_count=1000,  # crashes follow each other faster here than a monitor forgets
-        )  # fmt: skip
+            monitor_interval_s=0.3,
+            failover_count=1000,  # crashes follow each other faster here than a monitor forgets
+        )
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     # --- up and down
@@ -129,12 +140,26 @@ class Site:
             watch |= {} if pace.startup_interval is None else {"startup_interval": pace.startup_interval}
             watch |= {"verify_confirm": pace.verify_confirm}
         cluster: dict[str, Any] = {
-            "mode": self.mode, "group": self.cluster.group, "nodes": list(self.cluster.nodes), "ack_timeout": pace.ack_timeout,
-            "node_ttl": pace.node_ttl, "probation": pace.probation, "watch": watch,
-            "start": {"command_limit": 30, "deadline": 60}, "stop": {"command_limit": 30, "deadline": 60},
+            "mode": self.mode,
+            "group": self.cluster.group,
+            "nodes": list(self.cluster.nodes),
+            "ack_timeout": pace.ack_timeout,
+            "node_ttl": pace.node_ttl,
+            "probation": pace.probation,
+            "watch": watch,
+            "start": {"command_limit": 30, "deadline": 60},
+            "stop": {"command_limit": 30, "deadline": 60},
             "schedules": {"probe_interval": pace.probe_interval, "settle": pace.settle, "deadline": pace.schedules_deadline},
-        }  # fmt: skip
-        lines = ["# Written by the sandbox.", "", "[redis]", f"url = {_value(self.redis.url)}", "", "[orchestrator]", 'listen = "127.0.0.1:0"']
+        }
+        lines = [
+            "# Written by the sandbox.",
+            "",
+            "[redis]",
+            f"url = {_value(self.redis.url)}",
+            "",
+            "[orchestrator]",
+            'listen = "127.0.0.1:0"',
+        ]
         lines += ["", *_table(f"clusters.{CLUSTER}", cluster)]
         for service in ("agent", "server"):
             lines += ["", f"[[clusters.{CLUSTER}.services]]", f"name = {_value(service)}", f"kind = {_value(service)}"]
@@ -147,21 +172,28 @@ class Site:
             return [str(self.cluster.command(node, path))]
 
         return {
-            "name": node, "cluster": CLUSTER, "folder": str(self.node_folder(node)),
-            "boot": ["cat", str(self.cluster.node_dir(node) / "boot-id")], "probe": command("server/bin/dcschedules"),
-            "clpstat": command("clp/bin/clpstat"), "clpgrp": command("clp/bin/clpgrp"), "view_interval": self.pace.view_interval,
+            "name": node,
+            "cluster": CLUSTER,
+            "folder": str(self.node_folder(node)),
+            "boot": ["cat", str(self.cluster.node_dir(node) / "boot-id")],
+            "probe": command("server/bin/dcschedules"),
+            "clpstat": command("clp/bin/clpstat"),
+            "clpgrp": command("clp/bin/clpgrp"),
+            "view_interval": self.pace.view_interval,
             "services": {
                 "agent": {"command": command("agent/bin/dcagent"), "status": command("agent/bin/dcstatus")},
                 "server": {"command": command("server/bin/dcserver"), "status": command("server/bin/dcstatus")},
             },
-        }  # fmt: skip
+        }
 
     # --- the cluster's scripts
 
     def install_guide_scripts(self) -> None:
         """The guide's own sequence, which knows nothing of dcsup: what a site in mode observe has."""
         for node in self.cluster.nodes:
-            self.cluster.install_scripts(node, {name: (GUIDE / name).read_text(encoding="utf-8") for name in ("start.sh", "stop.sh", "watch.sh")})
+            self.cluster.install_scripts(
+                node, {name: (GUIDE / name).read_text(encoding="utf-8") for name in ("start.sh", "stop.sh", "watch.sh")}
+            )
 
     def install_supervised_scripts(self, more: Mapping[str, str] | None = None) -> None:
         """The scripts that ask dcsup, and go on with the guide's sequence when it is not there.
@@ -176,20 +208,33 @@ class Site:
     def _environment(self, node: str, more: Mapping[str, str]) -> str:
         site, scripts = self.cluster.site(node), self.cluster.node_dir(node) / "scripts"
         values = {
-            "DCSUP": shlex.join(dcsup_command()), "DCSUP_FOLDER": str(self.node_folder(node)), "DCSUP_GROUP": self.cluster.group,
-            "DCSUP_BOOT_FILE": site["BOOT_ID_FILE"], "DCSUP_SERVICES": "agent server", "DCSUP_ACK_TIMEOUT": f"{self.pace.ack_timeout:g}",
-            "DCSUP_COMMAND_agent": site["AGENT_COMMAND"], "DCSUP_STATUS_agent": site["AGENT_STATUS"],
-            "DCSUP_COMMAND_server": site["SERVER_COMMAND"], "DCSUP_STATUS_server": site["SERVER_STATUS"],
-            "DCSUP_START_DEADLINE": "60", "DCSUP_STOP_DEADLINE": "60", "DCSUP_COMMAND_LIMIT": "30",
-            "DCSUP_INTERVAL": f"{self.pace.interval:g}", "DCSUP_POLL_LIMIT": "30", "CLP_BIN": site["CLP_BIN"],
-            "DCSUP_MESSAGES": str(scripts / f"messages.{self.language}.sh"), "DCSUP_LANG": self.language,
-        }  # fmt: skip
+            "DCSUP": shlex.join(dcsup_command()),
+            "DCSUP_FOLDER": str(self.node_folder(node)),
+            "DCSUP_GROUP": self.cluster.group,
+            "DCSUP_BOOT_FILE": site["BOOT_ID_FILE"],
+            "DCSUP_SERVICES": "agent server",
+            "DCSUP_ACK_TIMEOUT": f"{self.pace.ack_timeout:g}",
+            "DCSUP_COMMAND_agent": site["AGENT_COMMAND"],
+            "DCSUP_STATUS_agent": site["AGENT_STATUS"],
+            "DCSUP_COMMAND_server": site["SERVER_COMMAND"],
+            "DCSUP_STATUS_server": site["SERVER_STATUS"],
+            "DCSUP_START_DEADLINE": "60",
+            "DCSUP_STOP_DEADLINE": "60",
+            "DCSUP_COMMAND_LIMIT": "30",
+            "DCSUP_INTERVAL": f"{self.pace.interval:g}",
+            "DCSUP_POLL_LIMIT": "30",
+            "CLP_BIN": site["CLP_BIN"],
+            "DCSUP_MESSAGES": str(scripts / f"messages.{self.language}.sh"),
+            "DCSUP_LANG": self.language,
+        }
         return "".join(f"{name}={shlex.quote(value)}\n" for name, value in (values | dict(more)).items()) + "export DCSUP_LANG\n"
 
     # --- processes
 
     def start_orchestrator(self, name: str) -> subprocess.Popen[bytes]:
-        return self._spawn(f"orchestrator-{name}", [*dcsup_command(), "orchestrator", "--config", str(self.config(name))], f".orchestrator-{name}")
+        return self._spawn(
+            f"orchestrator-{name}", [*dcsup_command(), "orchestrator", "--config", str(self.config(name))], f".orchestrator-{name}"
+        )
 
     def start_worker(self, node: str) -> subprocess.Popen[bytes]:
         child = self.cluster.spawn(node, "worker", [*dcsup_command(), "worker", "--config", str(self.config(node))])
@@ -239,7 +284,9 @@ class Site:
 
     def dcsup(self, *arguments: str, timeout_s: float = 30.0) -> subprocess.CompletedProcess[str]:
         """Run a dcsup command as an operator would."""
-        return subprocess.run([*dcsup_command(), *arguments], capture_output=True, text=True, encoding="utf-8", timeout=timeout_s, check=False)
+        return subprocess.run(
+            [*dcsup_command(), *arguments], capture_output=True, text=True, encoding="utf-8", timeout=timeout_s, check=False
+        )
 
     def leader(self) -> str | None:
         """The name of the orchestrator that leads: told by which process holds the owner's lease."""
@@ -381,7 +428,8 @@ def _stay(site: Site) -> None:
     config = shlex.quote(str(site.config("a")))
     clp = shlex.quote(str(site.cluster.node_dir("node1") / "clp" / "bin"))
     dcsup = shlex.join(dcsup_command())
-    print(f"""
+    print(
+        f"""
 The cluster is up. Try, in another terminal:
 
     {dcsup} status --config {config}
@@ -392,6 +440,8 @@ The cluster is up. Try, in another terminal:
 
 Its records: {site.cluster.records}
 Ctrl-C ends everything.
-""", flush=True)
+""",
+        flush=True,
+    )
     while True:
         time.sleep(3600)

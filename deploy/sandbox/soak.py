@@ -1,8 +1,8 @@
 """`make soak`: a failover again and again, and each time the orchestrator or a worker is killed at a random moment of it.
 
-Nobody is spared: the leading orchestrator, the other one, a node's worker, or only the RQ worker that runs its commands. Whoever was killed is
-started again a little later, as the operating system would. After each round the stand-ins' own records are held against the invariants:
-I1 (no verb without a script that asked), I2 (agent before server), I7 (no verb twice); and in the end, over the whole log, I5 (every fact
+Nobody is spared: the leading orchestrator, the other one, a node's worker, or only the RQ worker that runs its commands. Whoever was
+killed is started again a little later, as the operating system would. After each round the stand-ins' records are held against I1
+(no verb without a script that asked), I2 (agent before server), I7 (no verb twice); and in the end, over the whole log, I5 (every fact
 once) and I6 (the fold of the export is the live state, and today's rules decide the same). `--seed` plays the same dice again.
 """
 
@@ -43,7 +43,10 @@ class Soak:
         active = str(self.site.state()["active"])
         other = next(node for node in self.cluster.nodes if node != active)
         name, cause = self.dice.choice(self._causes(active, other))
-        delay_s, victim = self.dice.uniform(0.0, 7.0), self.dice.choice(("leader", "follower", "worker-from", "worker-to", "rq-from", "rq-to"))
+        delay_s, victim = (
+            self.dice.uniform(0.0, 7.0),
+            self.dice.choice(("leader", "follower", "worker-from", "worker-to", "rq-from", "rq-to")),
+        )
         self.events[name] += 1
         self.victims[victim] += 1
         begin = time.time()
@@ -54,21 +57,31 @@ class Soak:
         killer.join()
         self._mend(active)
         self.site.wait_state(
-            "everything runs again", lambda s: s["failover"] is None and all(n["state"] == "running" for n in s["nodes"].values())
-            and all(x["state"] == "running" and x["node"] == other for x in s["services"].values()), 90,
-        )  # fmt: skip
+            "everything runs again",
+            lambda s: (
+                s["failover"] is None
+                and all(n["state"] == "running" for n in s["nodes"].values())
+                and all(x["state"] == "running" and x["node"] == other for x in s["services"].values())
+            ),
+            90,
+        )
         found = check_round(Round(self.cluster, begin, time.time()))
         self.violations += [f"round {number} ({name}, {victim} killed after {delay_s:.2f} s): {text}" for text in found]
-        print(f"[{time.time() - self.began:6.1f} s] round {number:2}: {name:12} {active} -> {other}, {victim:11} killed after {delay_s:.2f} s:"
-              f" {'; '.join(found) or 'ok'}", flush=True)  # fmt: skip
+        print(
+            f"[{time.time() - self.began:6.1f} s] round {number:2}: {name:12} {active} -> {other}, {victim:11} killed after {delay_s:.2f} s"
+            f": {'; '.join(found) or 'ok'}",
+            flush=True,
+        )
 
     def _causes(self, active: str, other: str) -> list[tuple[str, Callable[[], object]]]:
         def move() -> None:
             self.cluster.clpgrp("-m", self.cluster.group, "-a", other, node=active, timeout_s=120)
 
         return [
-            ("node death", lambda: self.cluster.kill_node(active)), ("move", move), ("server crash", lambda: self.cluster.crash(active, "server"))
-        ]  # fmt: skip
+            ("node death", lambda: self.cluster.kill_node(active)),
+            ("move", move),
+            ("server crash", lambda: self.cluster.crash(active, "server")),
+        ]
 
     def _kill(self, victim: str, active: str, other: str, delay_s: float) -> None:
         time.sleep(delay_s)
@@ -169,8 +182,12 @@ def _agent_up(seen: Round, verb: Verb) -> bool:
 
 def _twice(verbs: list[Verb]) -> list[str]:
     """A verb may run again in one call only if the end of the first run is unknown."""
-    again = [later for index, later in enumerate(verbs) for first in verbs[:index]
-             if (first.component, first.verb) == (later.component, later.verb) and first.code is not None]  # fmt: skip
+    again = [
+        later
+        for index, later in enumerate(verbs)
+        for first in verbs[:index]
+        if (first.component, first.verb) == (later.component, later.verb) and first.code is not None
+    ]
     return [f"I7: {verb} ran again though its first end is known" for verb in again]
 
 
@@ -214,7 +231,9 @@ def main(argv: list[str]) -> int:
     print(f"\nkilled: {dict(soak.victims)}; failovers by: {dict(soak.events)}")
     for violation in soak.violations:
         print(f"VIOLATED {violation}")
-    print("I1, I2, I5, I6 and I7 held every time." if not soak.violations else f"{len(soak.violations)} violations (seed {arguments.seed}).")
+    print(
+        "I1, I2, I5, I6 and I7 held every time." if not soak.violations else f"{len(soak.violations)} violations (seed {arguments.seed})."
+    )
     return 1 if soak.violations else 0
 
 

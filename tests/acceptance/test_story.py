@@ -30,7 +30,9 @@ def _marked(base: Path) -> list[str]:
 
 def test_the_whole_story_holds(tmp_path: Path) -> None:
     """`dcsup demo` ends 0, every printed expectation held, its folder holds log, metrics and replay, and no process is left over."""
-    done = subprocess.run([*dcsup_command(), "demo", "--folder", str(tmp_path)], capture_output=True, text=True, encoding="utf-8", check=False)
+    done = subprocess.run(
+        [*dcsup_command(), "demo", "--folder", str(tmp_path)], capture_output=True, text=True, encoding="utf-8", check=False
+    )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     expectations = json.loads((tmp_path / "expectations.json").read_text(encoding="utf-8"))
     assert len(expectations) > 80
@@ -43,8 +45,14 @@ def test_the_whole_story_holds(tmp_path: Path) -> None:
 
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:
     """Ctrl-C in the middle of the story: exit code 130 and no process."""
-    child = subprocess.Popen([*dcsup_command(), "demo", "--folder", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                             encoding="utf-8", start_new_session=True)  # fmt: skip
+    child = subprocess.Popen(
+        [*dcsup_command(), "demo", "--folder", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,
+    )
     assert child.stdout is not None
     seen = []
     for line in child.stdout:

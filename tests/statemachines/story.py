@@ -121,7 +121,7 @@ class Story:
     def run(self, ticket: str, n: int, *, result: str = "ok", by: str = "worker", ran: bool = True, seconds: float = 1.0) -> list[Sealed]:
         status = self.state.tickets[ticket]
         command = status.commands[n - 1]
-        common = {"ticket": ticket, "n": n, "service": command.service, "verb": command.verb, "by": by}
+        common: dict[str, Any] = {"ticket": ticket, "n": n, "service": command.service, "verb": command.verb, "by": by}
         self.tell(status.node, "CommandStarted", **common)
         self.now_ms += round(seconds * 1000)
         return self.tell(status.node, "CommandEnded", result=result, ran=ran, code=0 if result == "ok" else 1, duration_s=seconds, **common)

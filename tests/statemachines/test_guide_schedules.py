@@ -17,7 +17,7 @@ ALL_STOPPED = {name: "stopped" for name, _, _ in SIX}
 def observation(states: dict[str, str] | None = None, names: list[str] | None = None) -> Observation:
     changed = states or {}
     return Observation(node="node1", at_ms=0.0, ticket=None, schedules=[
-        ScheduleEntry(name=name, startup_mode=mode, state=changed.get(name, state))  # type: ignore[arg-type]
+        ScheduleEntry(name=name, startup_mode=mode, state=changed.get(name, state))
         for name, mode, state in SIX if names is None or name in names])  # fmt: skip
 
 
