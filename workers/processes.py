@@ -195,7 +195,10 @@ else:
 
     def _ps(*arguments: str) -> str:
         environment = {**os.environ, **_PS_ENVIRONMENT}
-        return subprocess.run(["ps", *arguments], capture_output=True, text=True, errors="replace", env=environment, check=False).stdout
+        # In a group of its own: who lists the members of our group must not be one of them.
+        return subprocess.run(
+            ["ps", *arguments], capture_output=True, text=True, errors="replace", env=environment, check=False, start_new_session=True
+        ).stdout
 
 
 def kill_group(pid: int, birth: str, see_gone_s: float = 10.0) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.protocol.bench import BOOT, GROUP, LIMIT_S, Node, Worker, answer_of, eventually, kill_hook_of, killed_at_end, running
+from tests.protocol.bench import BOOT, GROUP, LIMIT_S, ROOT, Node, Worker, answer_of, eventually, kill_hook_of, killed_at_end, running
 from workers import files, journal, launcher, processes, reaper, tickets
 
 LOOK = """\
@@ -197,6 +197,28 @@ def test_n3_a_stop_does_not_ask_dcstatus(node: Node) -> None:
     name = node.make_ticket("stop", (("agent", "stop"),))
     assert node.outcome(node.spec(name, verb="stop"))["outcome"] == "ok"
     assert node.recorded() == ["run agent stop", "end agent stop"]
+
+
+WITHOUT_PROC = """
+import os, subprocess
+from workers import processes
+processes._has_proc = lambda: False
+processes.lead_group()
+child = subprocess.Popen(["sleep", "300"])
+birth = processes.born(child.pid)
+assert processes.alive(child.pid, birth) and processes.group_alive(os.getpid(), processes.born(os.getpid()))
+processes.end_others(child)
+assert child.wait() == -9 and not processes.alive(child.pid, birth)
+leader = processes.spawn_leader(["sleep", "300"])
+birth = processes.born(leader.pid)
+assert processes.kill_group(leader.pid, birth) and not processes.group_alive(leader.pid, birth)
+"""
+
+
+def test_n3_groups_are_seen_through_ps_where_there_is_no_proc() -> None:
+    """N3: on a system without /proc the same questions are answered by `ps`, which is never counted as a member itself."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_PROC], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # N4
