@@ -1,7 +1,8 @@
-"""Logging of a node's long-running processes: structlog, one event a line, to standard error.
+"""Logging of the long-running processes: structlog, one event a line, to standard error.
 
 `DCSUP_LOG=json` (or `console`) chooses the form; without it a terminal gets the console form and anything else JSON. RQ and
-redis-py speak up from WARNING on; what they say is printed in the same form.
+redis-py speak up from WARNING on; what they say is printed in the same form. `transitions` stays silent: its own debug lines would
+cost ten times the step. (The orchestrator's process is set up here too, by the CLI.)
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 import structlog
 
 
-def configure(role: str, node: str) -> structlog.stdlib.BoundLogger:
-    """Set up logging once per process and return its logger, bound to role and node."""
+def configure(role: str, node: str | None = None) -> structlog.stdlib.BoundLogger:
+    """Set up logging once per process and return its logger, bound to role and, on a node, to that."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -24,7 +25,8 @@ def configure(role: str, node: str) -> structlog.stdlib.BoundLogger:
     ]
     structlog.configure(processors=[*shared, _renderer()], logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     _adopt_standard_logging(shared)
-    logger: structlog.stdlib.BoundLogger = structlog.get_logger().bind(role=role, node=node)
+    bound = {"role": role} | ({"node": node} if node is not None else {})
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger().bind(**bound)
     return logger
 
 
@@ -34,6 +36,7 @@ def _renderer() -> Any:
 
 
 def _adopt_standard_logging(shared: list[Any]) -> None:
+    logging.getLogger("transitions").setLevel(logging.ERROR)
     handler = logging.StreamHandler(sys.stderr)
     processors = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer()]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=processors))

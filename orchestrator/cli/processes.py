@@ -28,7 +28,9 @@ def run_orchestrator(arguments: argparse.Namespace) -> int:
     from orchestrator.app import run
     from orchestrator.embedded import EmbeddedRedisError
     from orchestrator.http import CannotListen
+    from workers import logs
 
+    logs.configure("orchestrator")
     try:
         return run(configuration)
     except CannotListen as error:
