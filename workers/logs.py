@@ -15,6 +15,22 @@ from typing import Any
 import structlog
 
 
+class Unfailing:
+    """Standard error as it is at the moment of writing; a log that cannot be written (disk full, closed) stops nobody's work."""
+
+    def write(self, text: str) -> int:
+        try:
+            return sys.stderr.write(text)
+        except (OSError, ValueError):
+            return 0
+
+    def flush(self) -> None:
+        try:
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            pass
+
+
 def configure(role: str, node: str | None = None) -> structlog.stdlib.BoundLogger:
     """Set up logging once per process and return its logger, bound to role and, on a node, to that."""
     shared: list[Any] = [
@@ -23,7 +39,7 @@ def configure(role: str, node: str | None = None) -> structlog.stdlib.BoundLogge
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    structlog.configure(processors=[*shared, _renderer()], logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.configure(processors=[*shared, _renderer()], logger_factory=structlog.PrintLoggerFactory(Unfailing()))  # type: ignore[arg-type]
     _adopt_standard_logging(shared)
     bound = {"role": role} | ({"node": node} if node is not None else {})
     logger: structlog.stdlib.BoundLogger = structlog.get_logger().bind(**bound)
@@ -37,7 +53,7 @@ def _renderer() -> Any:
 
 def _adopt_standard_logging(shared: list[Any]) -> None:
     logging.getLogger("transitions").setLevel(logging.ERROR)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(Unfailing())
     processors = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer()]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=processors))
     for name in ("rq.worker", "rq.job", "rq.queue", "rq.registry", "redis"):

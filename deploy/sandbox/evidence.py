@@ -52,6 +52,7 @@ class Round:
         self.cluster = [r for r in cluster.read_records("cluster") if begin <= r["time"] <= end]
         self.daemons = [r for r in cluster.read_records("daemons") if begin <= r["time"] <= end]
         self.driver = [r for r in cluster.read_records("driver") if begin <= r["time"] <= end]
+        self.runs = [r for r in cluster.schedule_runs() if begin <= r["time"] <= end]
         self.clients = [r for r in cluster.read_records("clients") if begin <= r["time"] <= end]
 
     def of(self, *verbs: str) -> list[Verb]:
@@ -107,4 +108,7 @@ class Round:
             found["last_command"] = max(v.end for v in ran if v.end is not None)
         if healthy := self.healthy(node_to):
             found["verified"] = max(healthy)
+            # The schedules are back when the last of those that came back has run for the first time.
+            first = {r["schedule"]: r["time"] for r in reversed(self.runs) if r["node"] == node_to and r["time"] >= found["start_called"]}
+            found["judged"] = max(first.values(), default=found["verified"])
         return found

@@ -290,15 +290,7 @@ class Site:
 
     def leader(self) -> str | None:
         """The name of the orchestrator that leads: told by which process holds the owner's lease."""
-        client = self.client()
-        try:
-            owner = client.get(f"dcsup:{CLUSTER}:owner")
-            lease = client.get(f"dcsup:lease:{owner.decode()}") if isinstance(owner, bytes) else None
-        finally:
-            client.close()
-        if not isinstance(lease, bytes):
-            return None
-        pid = json.loads(lease).get("pid")
+        pid = self.lease().get("pid")
         return next((name.removeprefix("orchestrator-") for name, child in self.running.items() if child.pid == pid), None)
 
     def lease(self) -> dict[str, Any]:

@@ -207,6 +207,17 @@ def test_g42_a_site_calls_the_scripts_from_its_own(plain: Node, tmp_path: Path) 
     assert (plain.recorded()[0], plain.recorded()[-1]) == ("dbms up", "after")
 
 
+def test_g24_agent_starts_after_its_dbms_and_stops_before_it(plain: Node) -> None:
+    """G24: called where the site starts and stops the DBMS instance, the scripts keep the agent inside the DBMS's life."""
+    start, stop = (plain.scripts / f"own-{script}.sh" for script in ("start", "stop"))
+    start.write_text(f"echo dbms up >>'{plain.calls}'\n'{plain.scripts}/start.sh' || exit 9\n")
+    stop.write_text(f"'{plain.scripts}/stop.sh' || exit 9\necho dbms down >>'{plain.calls}'\n")
+    assert plain.call("own-start.sh") == 0
+    assert plain.call("own-stop.sh") == 0
+    calls = plain.recorded()
+    assert calls.index("dbms up") < calls.index("run agent start") < calls.index("run agent stop") < calls.index("dbms down")
+
+
 def extend(node: Node, place: str, text: str = "") -> None:
     """Put one of the site's own scripts (G43) into its place."""
     (node.scripts / "site").mkdir(exist_ok=True)
