@@ -33,19 +33,20 @@ class JobOrder:
     not_after_ms: int | None
 
 
-
 class Deciding:
     """What has been decided so far, on a copy of the state."""
 
-    def __init__(self, state: ClusterState) -> None:
-        self.state = state
+    def __init__(self, before: ClusterState) -> None:
+        self.before = before
+        """The state that the fact found; never changed."""
+        self.state = before.working_copy()
         self.entries: list[Sealed] = []
         self.jobs: list[JobOrder] = []
         self.cause: str = ""
         self.at_ms: float = 0.0
         self.now_ms: int = 0
         self.clock = "redis"
-        self.boot_before: str | None = None
+
     def _append(self, entry_id: str, **fields: Any) -> None:
         sealed = seal(Entry(id=entry_id, time=time_of(entry_id), version=1, cluster=self.state.cluster, **fields), self.state.last_hash)
         fold(self.state, sealed)
@@ -69,7 +70,18 @@ class Deciding:
         return self.state.settings
 
     def due(self, seconds: float) -> int:
-        return self.now_ms + round(seconds * 1000)
+        """When a deadline that begins now is due. Under pause the clocks stand: then it begins when the pause began, and moves with it."""
+        paused_ms = self.state.paused_since_ms
+        return (self.now_ms if paused_ms is None else paused_ms) + round(seconds * 1000)
+
+    def current_call(self) -> TicketStatus | None:
+        """The call that was accepted last: a stop of this term, or else the start that began it."""
+        stop = self.state.tickets.get(self.state.stop_ticket or "")
+        return stop if stop is not None and stop.term == self.state.term else self.state.tickets.get(self.state.start_ticket or "")
+
+    def is_current(self, ticket: TicketStatus) -> bool:
+        call = self.current_call()
+        return call is not None and call.ticket == ticket.ticket
 
     # --- firing the machines
 
@@ -85,7 +97,8 @@ class Deciding:
             self._issue_command(fired, ticket, n)
         else:
             if fired.moved:
-                self.decide("ServiceStateChanged", fired.row.rule, transitions=move, service=name, node=service.node)
+                changes = None if fired.target in SERVED or not service.verified else {"services": {name: NOT_VERIFIED}}
+                self.decide("ServiceStateChanged", fired.row.rule, transitions=move, service=name, node=service.node, changes=changes)
             if action in _VERDICTS and ticket is not None:
                 self.issue_verdict(fired.row.rule, ticket, _VERDICTS[action], fired.row.why)
             elif action == "suspect":
@@ -114,11 +127,12 @@ class Deciding:
             self.symptom("node")
         return fired
 
-    def fire_failover(self, event: str, conditions: Iterable[str] = (), **details: Any) -> None:
+    def fire_failover(self, event: str, conditions: Iterable[str] = (), **details: Any) -> bool:
+        """Whether the event was one for it."""
         present = self.state.failover
         fired = MACHINES["failover"].fire(present.state if present else "none", event, conditions)
         if fired.row.action is None:
-            return
+            return False
         if present is None:
             record = FailoverStatus(id=f"F{self.state.failover_count + 1}", node_from=self.state.active)
         else:
@@ -132,6 +146,7 @@ class Deciding:
                 self.fire_node(name, "episode_ended", ["present"] if self.state.nodes[name].present else [])
         if fired.row.action == "supersede" and (event != "stop_called" or "moving" in conditions):
             self.fire_failover(event, conditions, **details)
+        return True
 
     def _log_failover(self, fired: Fired, present: FailoverStatus | None, record: FailoverStatus) -> None:
         phases.settle(record)
@@ -215,10 +230,16 @@ class Deciding:
         fresh = self.now_ms - ticket.called_ms <= 1000 * self.settings.ack_timeout if command.n == 1 else True
         waiting = ticket.code is None and ticket.owner == "dcsup" and ticket.verdict is None
         untouched = command.job_id is None and command.started_ms is None and command.result is None
-        current = ticket.ticket in (self.state.start_ticket, self.state.stop_ticket)
-        if fresh and waiting and untouched and current and command.verb in ALLOWED_VERBS[ticket.script]:
+        if ticket.script == "start" and self._lacks_agent(command.service):
+            conditions.append("agent_missing")
+        if fresh and waiting and untouched and self.is_current(ticket) and command.verb in ALLOWED_VERBS[ticket.script]:
             conditions.append("live")
         return conditions
+
+    def _lacks_agent(self, service: str) -> bool:
+        asked = self.settings.service(service)
+        agents = [s.name for s in self.settings.services if s.kind == "agent"]
+        return asked is not None and asked.kind == "server" and any(not self.state.services[name].verified for name in agents)
 
     def compare_with_table(self, ticket: TicketStatus) -> None:
         """The ticket's list is the law; where it differs from the guide's table that is reported (NODE.md, consequences)."""
@@ -243,6 +264,11 @@ class Deciding:
     def await_schedules(self, rule: str) -> None:
         raise AssertionError("the step says how schedules are awaited")
 
+
+SERVED = frozenset({"starting", "recovering", "running"})
+"""The states in which a service can be verified; in every other it is served nowhere."""
+
+NOT_VERIFIED: dict[str, Any] = {"verified": False, "verified_ms": None}
 
 _VERDICTS: dict[str, Literal[40, 75]] = {"give_way": 75, "refuse_start": 40, "refuse_stop": 40}
 SERVICE_ACTIONS = frozenset({"issue_command", "suspect", "await_schedules", *_VERDICTS})

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from statemachines.configuration import ClusterSettings, Name, Verb
 
@@ -56,6 +56,15 @@ class TicketCommand(Fact):
     verb: Verb
 
 
+def _numbered(commands: list[TicketCommand]) -> list[TicketCommand]:
+    if [command.n for command in commands] != list(range(1, len(commands) + 1)):
+        raise ValueError("a ticket's commands are numbered 1, 2, 3, ... in the order in which they run")
+    return commands
+
+
+Commands = Annotated[list[TicketCommand], AfterValidator(_numbered)]
+
+
 class StartHookCalled(Fact):
     """start.bat holds a ticket and waits (G8, G9, G12, G13)."""
 
@@ -64,7 +73,7 @@ class StartHookCalled(Fact):
     event: Literal["START", "FAILOVER"]
     server: str = ""
     previous: str | None = None
-    commands: list[TicketCommand]
+    commands: Commands
 
 
 class StopHookCalled(Fact):
@@ -75,7 +84,7 @@ class StopHookCalled(Fact):
     event: Literal["START", "FAILOVER"]
     server: str = ""
     factor: str = ""
-    commands: list[TicketCommand]
+    commands: Commands
 
 
 class ScriptDeclined(Fact):

@@ -51,6 +51,8 @@ def fold(state: ClusterState, sealed: Sealed) -> None:
         return
     state.counts.facts += 1
     _note_source(state, entry)
+    if entry.node is not None and state.settings is not None and entry.node not in state.nodes:
+        return  # a node that is not, or no more, one of the cluster's leaves nothing behind but its entry
     if (evidence := _EVIDENCE.get(entry.type)) is not None:
         evidence(state, entry)
 
@@ -129,9 +131,9 @@ def _prune_tickets(state: ClusterState) -> None:
     if len(state.tickets) <= KEPT_TICKETS:
         return
     present = (state.start_ticket, state.stop_ticket)
-    spare = sorted((t for t in state.tickets.values() if t.ticket not in present), key=lambda t: t.called_ms)
-    for ticket in spare[: len(state.tickets) - KEPT_TICKETS]:
-        del state.tickets[ticket.ticket]
+    spare = [name for name in state.tickets if name not in present]  # in order of arrival: one told late is still to be completed
+    for name in spare[: len(state.tickets) - KEPT_TICKETS]:
+        del state.tickets[name]
 
 
 # --- facts: what they leave as evidence
@@ -237,6 +239,8 @@ def _hook_called(state: ClusterState, entry: Entry) -> None:
 def _ticket(state: ClusterState, entry: Entry) -> TicketStatus | None:
     """The ticket that a fact is about, as a new object: tickets are shared between copies of the state."""
     ticket = state.tickets.get(entry.data["ticket"])
+    if ticket is not None and ticket.node != entry.node:
+        return None  # no node has a say in another's
     if ticket is not None:
         ticket = state.tickets[ticket.ticket] = ticket.model_copy(update={"commands": [c.model_copy() for c in ticket.commands]})
     return ticket
@@ -244,11 +248,15 @@ def _ticket(state: ClusterState, entry: Entry) -> TicketStatus | None:
 
 def _command(state: ClusterState, entry: Entry) -> CommandStatus | None:
     ticket = _ticket(state, entry)
-    return None if ticket is None else next((c for c in ticket.commands if c.n == entry.data["n"]), None)
+    return None if ticket is None else _listed(ticket, entry)
+
+
+def _listed(ticket: TicketStatus, entry: Entry) -> CommandStatus | None:
+    return next((c for c in ticket.commands if (c.n, c.service) == (entry.data["n"], entry.data["service"])), None)
 
 
 def _command_started(state: ClusterState, entry: Entry) -> None:
-    if entry.data["by"] == "script":
+    if entry.data["by"] == "script" and entry.data["service"] in state.services:
         key = f"{entry.node}/{entry.data['service']}"
         state.counts.commands_by_script[key] = state.counts.commands_by_script.get(key, 0) + 1
     command = _command(state, entry)
@@ -289,7 +297,11 @@ def _script_ended(state: ClusterState, entry: Entry) -> None:
 
 
 def _deadline_passed(state: ClusterState, entry: Entry) -> None:
-    state.deadlines.pop(entry.data["deadline"], None)
+    """It counts only if it is still there and due: it may have been cleared or moved while the fact was on its way (and under pause
+    the clocks stand)."""
+    name = entry.data["deadline"]
+    if state.paused_since_ms is None and state.deadlines.get(name, entry.ms + 1) <= entry.ms:
+        del state.deadlines[name]
 
 
 _EVIDENCE: dict[str, Callable[[ClusterState, Entry], None]] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from statemachines import schedules
 from statemachines.deciding import Deciding
-from statemachines.states import Judgement
+from statemachines.states import FailoverStatus, Judgement, Observation, ScheduleStatus
 
 
 class Judging(Deciding):
@@ -21,17 +21,21 @@ class Judging(Deciding):
         for name, status in self.state.schedules.items():
             if status.owed or status.symptom_ms is not None:
                 continue  # the last start's are not judged yet: what had to come back then still has to
-            seen = next((o for o in (status.latest, status.before) if o is not None and o.at_ms <= self.at_ms), None)
+            seen = self._seen_by_now(status)
             frozen[name] = {"baseline": seen.model_dump(mode="json") if seen else None, "symptom_ms": self.at_ms}
         if frozen:
             self.decide("ScheduleBaselineTaken", "I4", data={}, changes={"schedules": frozen})
+
+    def _seen_by_now(self, status: ScheduleStatus) -> Observation | None:
+        """The last observation that is not later than the fact, which may itself be told late."""
+        return next((o for o in (status.latest, status.before) if o is not None and o.at_ms <= self.at_ms), None)
 
     def owe_schedules(self) -> dict[str, Any]:
         owed: dict[str, Any] = {}
         for name, status in self.state.schedules.items():
             if status.owed:
                 continue
-            baseline = status.baseline or status.latest
+            baseline = status.baseline or self._seen_by_now(status)
             if baseline is not None or self.state.failover is not None:
                 symptom_ms = self.at_ms if status.symptom_ms is None else status.symptom_ms
                 seen = baseline.model_dump(mode="json") if baseline else None
@@ -64,6 +68,8 @@ class Judging(Deciding):
             "schedules": {name: {"owed": False, "judgement": judgement, "baseline": None, "symptom_ms": None}},
             "services": {name: {"last_stop_verb": None}},
         }  # fmt: skip
+        if failover is not None and not self._belongs_to(name, failover):
+            failover = None
         if failover is not None:
             record = failover.model_dump(mode="json")
             record["judgements"] = [*record["judgements"], judgement]
@@ -76,12 +82,18 @@ class Judging(Deciding):
         )  # fmt: skip
         self.fire_service(name, "schedules_judged", ["served"] if self.state.services[name].verified else [])
 
-    def judge_all(self) -> None:
+    def _belongs_to(self, name: str, failover: FailoverStatus) -> bool:
+        """Whether a service's present start is this failover's, and not one from before its first symptom."""
+        verified_ms, acted_ms = self.state.services[name].verified_ms, failover.points.get("acted")
+        return verified_ms is not None and acted_ms is not None and verified_ms >= acted_ms
+
+    def judge_served(self) -> None:
+        """Judge what is owed by services that serve; of the others it stays owed until their next start (I4)."""
         for name, status in self.state.schedules.items():
-            if status.owed:
+            if status.owed and self.state.services[name].verified:
                 self.judge(name)
 
     def end_if_all_judged(self) -> None:
-        if not any(status.owed for status in self.state.schedules.values()):
+        if not any(status.owed and self.state.services[name].verified for name, status in self.state.schedules.items()):
             self.clear_deadlines(f"resume:{self.state.term}")
             self.fire_failover("all_judged")

@@ -20,6 +20,8 @@ def settle(failover: FailoverStatus) -> None:
             # A later boundary is never before an earlier one: clocks of two nodes may differ by their error bound.
             points[name] = points[name] if last is None else max(points[name], last)
             last = points[name]
+    if "stop_called" in points and "acted" in points:
+        points["stop_called"] = points["acted"]  # detect ends at the stop hook if one comes, also after the ordering
     failover.phases = {}
     for phase, begins, ends in PHASES:
         if begins in points and ends in points:

@@ -48,7 +48,7 @@ def _act_again(step: Deciding, record: FailoverStatus, details: dict[str, Any]) 
     """Taken away again before it was verified: the first act and stop stay, the last start will count."""
     record.kind = details["kind"]
     record.restarts += 1
-    record.points.setdefault("stop_called", step.at_ms)
+    record.points.setdefault("stop_called", record.points["acted"])  # so that an attempt before the first stop is in some phase
     for point in ("stop_ended", "start_called", "first_command", "last_command"):
         record.points.pop(point, None)
 
@@ -78,7 +78,7 @@ def note_stop_points(step: Deciding, record: FailoverStatus, ticket: TicketStatu
     if record.trigger == "start-hook":
         record.trigger = "stop-hook"
     record.kind = MOVING_FACTORS.get(ticket.factor, record.kind)
-    if len(ends) == len(ticket.commands):
+    if ends and len(ends) == len(ticket.commands):
         _point(step, record, "stop_ended", min(max(ends), start))
     count_by_script(step, record)
 

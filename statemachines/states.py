@@ -201,6 +201,8 @@ class ClusterState(Part):
     nodes: dict[str, NodeStatus] = {}
     services: dict[str, ServiceStatus] = {}
     term: int = 0
+    term_ms: float = 0.0
+    """When the present term began."""
     active: str | None = None
     """The node of the present term."""
     tickets: dict[str, TicketStatus] = {}

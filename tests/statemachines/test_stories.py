@@ -258,6 +258,8 @@ def test_double_activation_is_reported_once_and_ends() -> None:
     story.poll("node2", "agent")
     assert story.types().count("DoubleActivationReported") == 1
     story.poll("node2", "server", "unhealthy")
+    assert "DoubleActivationEnded" not in story.types(), "the agent is still up on both"
+    story.poll("node2", "agent", "unhealthy")
     assert story.types().count("DoubleActivationEnded") == 1
 
 
