@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -68,22 +69,20 @@ def pace(profile: str) -> Pace:
 # --- 1. a start
 
 
-def supervised(folder: Path, profile: str) -> tuple[list[float], float]:
+def supervised(site: Site) -> tuple[list[float], float]:
     """Seconds added to each start, per service; and the median cost of a dcstatus."""
     added: list[float] = []
-    with Site(folder, pace(profile), orchestrators=("a",), nodes=("node1",)) as site:
-        site.bring_up()
-        for seconds in START_TIMES_S:
-            site.cluster.clpgrp("-t", site.cluster.group)
-            site.cluster.set_start_seconds("server", seconds)
-            begin = time.time()
-            site.cluster.clpgrp("-s", site.cluster.group)
-            state = site.wait_state("it runs", lambda s: all(x["state"] == "running" for x in s["services"].values()), 90)
-            seen = Round(site.cluster, begin, time.time())
-            called = state["tickets"][state["start_ticket"]]["called_ms"] / 1000
-            verified = max(x["verified_ms"] for x in state["services"].values()) / 1000
-            added.append((verified - called - _own(seen)) / 2)
-        costs = [r["time"] - r["begin"] for r in site.cluster.read_records("status")]
+    for seconds in START_TIMES_S:
+        site.cluster.clpgrp("-t", site.cluster.group)
+        site.cluster.set_start_seconds("server", seconds)
+        begin = time.time()
+        site.cluster.clpgrp("-s", site.cluster.group)
+        state = site.wait_state("it runs", lambda s: all(x["state"] == "running" for x in s["services"].values()), 90)
+        seen = Round(site.cluster, begin, time.time())
+        called = state["tickets"][state["start_ticket"]]["called_ms"] / 1000
+        verified = max(x["verified_ms"] for x in state["services"].values()) / 1000
+        added.append((verified - called - _own(seen)) / 2)
+    costs = [r["time"] - r["begin"] for r in site.cluster.read_records("status")]
     return added, statistics.median(costs)
 
 
@@ -94,35 +93,45 @@ def _own(seen: Round) -> float:
     return sum(float(healthy[component]) - begun[component] for component in ("agent", "server"))
 
 
-def guided(folder: Path) -> list[float]:
+def guided(cluster: SandboxCluster) -> list[float]:
     """The same by the guide's own scripts, in real time."""
     added: list[float] = []
-    with SandboxCluster(folder, ("node1",), armsleep_scale=1.0, start_seconds={"agent": AGENT_START_S}) as cluster:
-        cluster.start_node("node1")
-        cluster.wait_group("Online", "node1", 120)
-        for seconds in START_TIMES_S:
-            cluster.clpgrp("-t", cluster.group)
-            cluster.set_start_seconds("server", seconds)
-            begin = time.time()
-            cluster.clpgrp("-s", cluster.group)
-            seen = Round(cluster, begin, time.time())
-            called, ended = seen.script("start")[-1]["time"], seen.script("start", "script-end")[-1]["time"]
-            added.append((ended - called - _own(seen)) / 2)
+    for seconds in START_TIMES_S:
+        cluster.clpgrp("-t", cluster.group)
+        cluster.set_start_seconds("server", seconds)
+        begin = time.time()
+        cluster.clpgrp("-s", cluster.group)
+        seen = Round(cluster, begin, time.time())
+        called, ended = seen.script("start")[-1]["time"], seen.script("start", "script-end")[-1]["time"]
+        added.append((ended - called - _own(seen)) / 2)
     return added
 
 
 def starts(folder: Path) -> list[Result]:
-    # side by side: all three mostly sleep
-    with ThreadPoolExecutor(3) as pool:
-        guide = pool.submit(guided, folder / "guide")
-        normal = pool.submit(supervised, folder / "normal", "normal")
-        fast = pool.submit(supervised, folder / "fast", "fast")
-        results = []
-        for profile, (added, cost), goal in (("defaults", normal.result(), 2.5), ("fast", fast.result(), 0.5)):
-            for seconds, value, beside in zip(START_TIMES_S, added, guide.result(), strict=True):
-                name = f"start of {seconds:g} s, {profile}: added per service"
-                results.append(Result(name, round(value, 3), "s", round(beside, 3), _ratio(value, beside), f"<= {goal} s", value <= goal))
-            results.append(Result(f"cost of one dcstatus, {profile}", round(cost, 4), "s", None, None, "shown", True))
+    """The three side by side: all of them mostly sleep. They are closed here, whatever happens in their threads."""
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(3))  # ends last: without their sites the threads end at once
+        sites = [
+            stack.enter_context(Site(folder / name, pace(profile), orchestrators=("a",), nodes=("node1",)))
+            for name, profile in (("defaults", "normal"), ("fast", "fast"))
+        ]
+        cluster = SandboxCluster(folder / "guide", ("node1",), armsleep_scale=1.0, start_seconds={"agent": AGENT_START_S})
+        stack.enter_context(cluster)
+        cluster.start_node("node1")
+        for site in sites:
+            site.bring_up()
+        cluster.wait_group("Online", "node1", 120)
+        guide, *ours = [pool.submit(guided, cluster), *(pool.submit(supervised, site) for site in sites)]
+        return _beside(guide.result(), [each.result() for each in ours])
+
+
+def _beside(guide: list[float], ours: list[tuple[list[float], float]]) -> list[Result]:
+    results = []
+    for profile, goal, (added, cost) in zip(("defaults", "fast"), (2.5, 0.5), ours, strict=True):
+        for seconds, value, beside in zip(START_TIMES_S, added, guide, strict=True):
+            name = f"start of {seconds:g} s, {profile}: added per service"
+            results.append(Result(name, round(value, 3), "s", round(beside, 3), _ratio(value, beside), f"<= {goal} s", value <= goal))
+        results.append(Result(f"cost of one dcstatus, {profile}", round(cost, 4), "s", None, None, "shown", True))
     return results
 
 
