@@ -5,7 +5,7 @@
 PY = .venv/bin/python
 
 demo: setup
-	$(PY) -m orchestrator.cli demo
+	.venv/bin/dcsup demo
 
 test: setup check
 	$(PY) -m pytest tests
@@ -13,6 +13,7 @@ test: setup check
 check: setup
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	.venv/bin/mypy --platform win32 -p workers -p statemachines
 	.venv/bin/lint-imports
 
 bench: setup
