@@ -68,17 +68,17 @@ class Demo:
 
     # --- the screen
 
-    def say(self, text: str, style: str = "") -> None:
+    def show(self, text: str, style: str = "") -> None:
         self.console.print(f"[{time.monotonic() - self.began:6.1f} s] {text}", style=style, markup=False, highlight=False)
 
     def begin(self, step: int, text: str) -> None:
         self.step = step
-        self.say(f"Step {step}: {text}", "bold")
+        self.show(f"Step {step}: {text}", "bold")
 
     def expect(self, text: str, held: bool, seen: object = "") -> None:
         shown = seen if isinstance(seen, str) else json.dumps(seen, ensure_ascii=False, default=str)
         self.expectations.append(Expectation(self.step, text, bool(held), shown))
-        self.say(f"  {'ok  ' if held else 'FAIL'} {text}" + (f"  ({shown})" if shown and not held else ""), "green" if held else "bold red")
+        self.show(f"  {'ok  ' if held else 'FAIL'} {text}" + (f"  ({shown})" if shown and not held else ""), "green" if held else "bold red")
 
     def _tell(self) -> None:
         """Progress: what the orchestrators log, as it happens."""
@@ -95,7 +95,7 @@ class Demo:
                     for entry_id, fields in entries:
                         last = entry_id.decode()
                         if line := _progress(json.loads(fields[b"e"])):
-                            self.say(f"      {line}", "dim")
+                            self.show(f"      {line}", "dim")
 
     # --- playing
 
@@ -132,7 +132,7 @@ class Demo:
         self._wait_running(node_to)
         played = Played(title, Round(self.cluster, begin, time.time()), state["failovers"][-1])
         self.played.append(played)
-        self.say(f"  {title}: {_phases(played.record)}")
+        self.show(f"  {title}: {_phases(played.record)}")
         if self.site.mode == "supervise":
             self._check_phases(played, node_to, symptom)
         return played
@@ -186,7 +186,7 @@ class Demo:
     def _observe(self) -> None:
         self.begin(1, "mode observe: the guide's own scripts, and dcsup only looks on")
         site, cluster = self.site, self.cluster
-        self.say(f"  the guide's waits of 20 s and 10 s are shortened to {self.pace.armsleep_scale:g} of theirs")
+        self.show(f"  the guide's waits of 20 s and 10 s are shortened to {self.pace.armsleep_scale:g} of theirs")
         site.redis.start()
         site.write_configuration("observe")
         site.install_guide_scripts()
@@ -361,7 +361,7 @@ class Demo:
         writes = [r for r in cluster.read_records("clients") if r["time"] >= begin]
         errors = [r for r in writes if not r["ok"]]
         outage = errors[-1]["time"] - errors[0]["time"] if errors else 0.0
-        self.say(f"  clients: {len(writes)} writes, {len(errors)} errors, from the first to the last {outage:.1f} s")
+        self.show(f"  clients: {len(writes)} writes, {len(errors)} errors, from the first to the last {outage:.1f} s")
         self.expect("crash: the clients saw an outage and it ended", bool(errors) and writes[-1]["ok"])
         detected = [r for r in seen.cluster if r["what"] == "monitor-detected"]
         self.expect(
@@ -392,7 +392,7 @@ class Demo:
             leader = site.leader()
             assert leader is not None
             fallen.update(name=leader, pid=site.kill(f"orchestrator-{leader}"), time=time.time())
-            self.say(f"  orchestrator {leader} killed (SIGKILL)")
+            self.show(f"  orchestrator {leader} killed (SIGKILL)")
 
         self._wait_observed()
         played = self.failover("orchestrator death", crash_and_behead, "daemon killed", "node1")
@@ -486,7 +486,7 @@ class Demo:
         played = Played("fallback", Round(cluster, begin, time.time()), state["failovers"][-1])
         self.played.append(played)
         seen, record = played.round, played.record
-        self.say(f"  fallback: {_phases(record)}")
+        self.show(f"  fallback: {_phases(record)}")
         self.expect(
             "fallback: the scripts ran the guide's sequence, each verb once",
             seen.names() == ["node1:server faststop", "node1:agent stop", "node2:agent start", "node2:server recover"],
