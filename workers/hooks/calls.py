@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from workers import files, journal, processes, statuses, tickets
 from workers.hooks import EXIT_FALL_BACK, EXIT_GOOD
-from workers.hooks.common import TICK_S, Facts, Options, Parent, Pulse
+from workers.hooks.common import TICK_S, Facts, Options, Parent, Pulse, is_bypassed
 
 NO_PROGRESS_S = 5.0
 """Silence after which nobody seems to work on the ticket."""
@@ -108,7 +108,7 @@ class Call(ABC):
             return EXIT_GOOD, "reached"
         if look.ticket is None or look.ticket.is_over or look.ticket.state == "script":
             return EXIT_FALL_BACK, "the ticket was taken away"
-        return self._give_up(look)
+        return (EXIT_FALL_BACK, "bypass") if is_bypassed(self.folder) else self._give_up(look)
 
     def _give_up(self, look: Look) -> tuple[int, str] | None:
         assert look.ticket is not None
@@ -161,14 +161,14 @@ class Call(ABC):
     def _is_polled(self, look: Look, now: float) -> bool:
         for command in self.commands:
             entry, status = look.entries.get(command.n), look.statuses.get(command.service)
-            waits = self._waits_for_poll(entry) and not self.is_settled(entry, status)
-            if waits and status is not None and status.is_moving(now, self.poll_limit_s):
+            waits = entry is not None and status is not None and self.waits_for_poll(entry, status)
+            if waits and not self.is_settled(entry, status) and status is not None and status.is_moving(now, self.poll_limit_s):
                 return True
         return False
 
-    def _waits_for_poll(self, entry: journal.Entry | None) -> bool:
-        """Whether only polls are still missing for this service."""
-        return entry is not None and entry.state == "ok"
+    def waits_for_poll(self, entry: journal.Entry, _status: statuses.Status) -> bool:
+        """Whether only polls are still missing for this service, and the next one may tell."""
+        return entry.state == "ok"
 
 
 def older_process_lives(folder: Path, boot: str, ticket: tickets.Ticket) -> bool:

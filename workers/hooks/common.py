@@ -59,6 +59,11 @@ class Options:
         return Path(self.text("folder"))
 
 
+def is_bypassed(folder: Path) -> bool:
+    """Whether somebody wants dcsup out of the way: then a hook that waits makes way at once."""
+    return (folder / "dcsup.bypass").exists()
+
+
 class Parent:
     """The script that waits for this hook. CLUSTERPRO may kill it and leave its children: a hook without a script ends (within 2 s)."""
 

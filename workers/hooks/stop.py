@@ -1,7 +1,9 @@
 """`hook stop`: judged by the end state, never by a command's exit code; ends 0 once nothing of the list runs (NODE.md).
 
 Not running means all three: the ticket's own verb ended (however), a `dcstatus` that *began* after that said not healthy, and no
-process of an older ticket lives that could still bring the service up. Unknown counts as running.
+process of an older ticket lives that could still bring the service up. Unknown counts as running, but is not waited for: the guide
+checks nothing after a stop (G41), and a `dcstatus` that hangs or cannot be run must not hold up a failover. The script then says how
+it ends.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ class StopCall(Call):
     def is_reached(self, look: Look) -> bool:
         return super().is_reached(look) and look.ticket is not None and not older_process_lives(self.folder, self.boot, look.ticket)
 
-    def _waits_for_poll(self, entry: journal.Entry | None) -> bool:
-        return entry is not None and entry.state in ("ok", "fail")
+    def waits_for_poll(self, entry: journal.Entry, status: statuses.Status) -> bool:
+        told_nothing = status.status == "unknown" and entry.mono_s is not None and (status.mono or 0.0) > entry.mono_s
+        return entry.state in ("ok", "fail") and not told_nothing
 
 
 def run(argv: list[str]) -> tuple[int, str]:

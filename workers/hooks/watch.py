@@ -13,7 +13,7 @@ from pathlib import Path
 
 from workers import files, outbox, statuses
 from workers.hooks import EXIT_BAD, EXIT_FALL_BACK, UsageError
-from workers.hooks.common import Facts, Options, Parent, Pulse
+from workers.hooks.common import Facts, Options, Parent, Pulse, is_bypassed
 from workers.processes import run_limited
 
 OPTIONS = ("folder", "service", "boot", "interval", "poll-limit", "confirm", "parent")
@@ -23,8 +23,8 @@ STALE_AFTER_S = 5.0
 """Beyond interval and poll limit: the watch job's word is then too old to be believed."""
 
 
-class ParentGone(Exception):
-    """The script was killed: nobody waits for this hook any more."""
+class Dismissed(Exception):
+    """Nobody waits for this hook any more, and why."""
 
 
 class Watch:
@@ -50,8 +50,8 @@ class Watch:
         self.facts.write("WatchHookStarted", {"service": self.service})
         try:
             code = self._wait_for_bad_end()
-        except ParentGone:
-            return self._end(EXIT_FALL_BACK, "the script is gone")
+        except Dismissed as reason:
+            return self._end(EXIT_FALL_BACK, str(reason))
         except OSError as error:
             # Only the guide's own loop in the script is left to say what this means.
             return self._end(EXIT_FALL_BACK, f"dcstatus cannot be asked: {error.strerror or error}")
@@ -77,7 +77,9 @@ class Watch:
         time.sleep(TICK_S)
         self.pulse.beat()
         if self.parent.is_gone():
-            raise ParentGone
+            raise Dismissed("the script is gone")
+        if is_bypassed(self.folder):
+            raise Dismissed("bypass")
 
     def _must_ask(self) -> bool:
         """Whether the watch job's word is not enough: a bad one is confirmed at once, and none, an old or an unclear one every interval."""
@@ -96,7 +98,7 @@ class Watch:
         answer = run_limited(self.dcstatus, self.poll_limit_s, self._goes_on)
         self._asked = time.monotonic()
         if answer is None and self.parent.is_gone():
-            raise ParentGone
+            raise Dismissed("the script is gone")
         return answer
 
     def _goes_on(self) -> bool:

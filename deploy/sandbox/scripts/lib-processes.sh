@@ -49,10 +49,10 @@ group_lives() {
     process_table | awk -v group="$1" '$3 == group && $4 !~ /^[ZX]/ { found = 1 } END { exit !found }'
 }
 
-# end_group PID BIRTH: returns when the group is seen gone; fails when it is still there after the command's limit
+# end_group PID BIRTH: returns when the group is seen gone; fails when it is still there after 30 s: a process that hangs in the kernel
 end_group() {
     [ "$1" -gt 1 ] || return 1
-    eg_until=$(($(now_s) + DCSUP_COMMAND_LIMIT))
+    eg_until=$(($(now_s) + 30))
     while group_lives "$1" "$2"; do
         kill -s KILL -- "-$1" 2>/dev/null # dash does not understand `kill -9 --`
         [ "$(now_s)" -lt "$eg_until" ] || return 1

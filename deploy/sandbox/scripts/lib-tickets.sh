@@ -57,7 +57,7 @@ pid=$7
 born=$8
 boot=$boot
 mono=
-wall=$(now_s)
+wall=$(wall_s)
 "
     shift 8
     for re_pair; do
@@ -78,23 +78,27 @@ record_lost() {
     tell CommandEnded "ticket=$1" "n=$2" "service=$rl_service" "verb=$rl_verb" "by=$3" result=lost 'reason=process gone'
 }
 
-# limit_of TICKET N: sets $until_s, when the command's limit has passed (with 2 s for its launcher to end it by itself)
+# limit_of TICKET N: sets $until_s, when the command's limit has passed (with 2 s for its launcher to end it by itself). Found once for
+# each command: without a journal entry, or with one from before the clock was set, a limit that is found anew would never be reached.
+limit_known=
 limit_of() {
-    lo_now=$(now_s)
-    until_s=$((lo_now + DCSUP_COMMAND_LIMIT + 2))
+    [ "$limit_known" != "$1.$2" ] || return 0
+    limit_known=$1.$2
+    until_s=$(($(now_s) + DCSUP_COMMAND_LIMIT + 2))
     field_of "$journal/$1.$2.start" wall || return 0
     lo_began=${field%%.*}
-    case $lo_began in '' | *[!0-9]*) return 0 ;; esac
-    # a clock that was set in between must neither stretch nor turn round the limit
-    [ "$lo_began" -le "$lo_now" ] && until_s=$((lo_began + DCSUP_COMMAND_LIMIT + 2))
+    case $lo_began in '' | *[!0-9]* | ????????????*) return 0 ;; esac
+    lo_age=$(($(wall_s) - lo_began))
+    [ "$lo_age" -lt 0 ] || until_s=$((until_s - lo_age))
     return 0
 }
 
 # ---- N6: clear the ground ---------------------------------------------------------------------------------------------------------
 
 # Every other ticket of the group becomes void, and what still runs for one is ended or waited for. Rounds, because a worker may claim
-# between our look and our rename; bounded, because a disk that refuses renames refuses the worker's too.
+# between our look and our rename; a disk that refuses renames refuses the worker's too, so one round of that is enough.
 clear_ground() {
+    refused=
     for cg_round in 1 2 3 4 5 6 7 8 9 10; do
         cg_found=
         for cg_file in "$tickets"/*-start.* "$tickets"/*-stop.*; do
@@ -106,7 +110,7 @@ clear_ground() {
             cg_found=1
             void_ticket "${cg_name%.*}" "${cg_name##*.}"
         done
-        [ -n "$cg_found" ] || return 0
+        [ -n "$cg_found" ] && [ -z "$refused" ] || return 0
     done
 }
 
@@ -116,7 +120,11 @@ void_ticket() {
         busy-*) end_busy "$1" "$2" ;;
         script-*) wait_for_mark "$1" "${2#script-}" ;;
     esac
-    rename_ticket "$1" "$2" void && rm -f "$tickets/$1.alive"
+    if rename_ticket "$1" "$2" void; then
+        rm -f "$tickets/$1.alive" 2>/dev/null
+    elif [ -e "$tickets/$1.$2" ]; then
+        refused=1
+    fi
 }
 
 # end_busy TICKET STATE: the tree behind a busy name is ended and seen gone, then its end is written (N3); another boot: it is gone (N4)
@@ -214,7 +222,7 @@ keep_alive() {
 # Fails when a later script made the ticket void: then nothing may be run for it any more.
 take_ticket() {
     [ -n "$ticket_made" ] || return 0
-    tt_refused=0
+    tt_refused=0 unkillable=
     while [ "$tt_refused" -lt 50 ]; do
         keep_alive
         state_of "$ticket" || return 0
@@ -225,7 +233,11 @@ take_ticket() {
                 rename_ticket "$ticket" "$state" script && return 0
                 tt_refused=$((tt_refused + 1))
                 ;;
-            busy-*) take_busy && return 0 ;;
+            busy-*)
+                take_busy && return 0
+                # a process that hangs in the kernel: beside it nothing is started, and what can be stopped is stopped
+                [ -z "$unkillable" ] || { [ "$dcsup_script" = stop ] && return 0 || return 1; }
+                ;;
         esac
     done
     return 0 # the disk refuses every rename, and refuses the worker's too: nobody else can run
@@ -241,11 +253,14 @@ take_busy() {
             nap
             return 1
         fi
-        end_group "$busy_pid" "$busy_born" || return 1
+        end_group "$busy_pid" "$busy_born" || unkillable=1
+        return 1
     fi
     [ -e "$tickets/$ticket.$tb_state" ] || return 1
     record_lost "$ticket" "$busy_n" worker "$tickets/$ticket.$tb_state"
-    rename_ticket "$ticket" "$tb_state" script
+    rename_ticket "$ticket" "$tb_state" script && return 0
+    [ ! -e "$tickets/$ticket.$tb_state" ] || tt_refused=$((tt_refused + 1))
+    return 1
 }
 
 # close_ticket CODE (N8): before the script returns, whatever it returns; what is still under way for it is ended first

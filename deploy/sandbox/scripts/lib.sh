@@ -24,6 +24,7 @@
 #   DCSUP_GROUP             the failover group's name in dcsup: a-z 0-9 -
 #   DCSUP_BOOT_FILE         file whose first line is this boot's id, or
 #   DCSUP_BOOT_COMMAND      command that prints it; neither: the operating system's. The same as `boot` in dcsup.toml
+#   DCSUP_BOOT_LIMIT        s that this command may take; default 5
 #   DCSUP_SERVICES          services in start order, e.g. "agent server" (G23); a stop runs in reverse
 #   For each service S (a `-` in its name is written `_` here):
 #   DCSUP_KIND_S            agent or server; default: S itself
@@ -59,19 +60,45 @@ die_unconfigured() {
     exit 1
 }
 
-[ -r "$dcsup_here/dcsup.env" ] || die_unconfigured
+# read first, and only then obeyed: a syntax error in a sourced file ends the shell, and a stop must not end badly
+[ -r "$dcsup_here/dcsup.env" ] && sh -n "$dcsup_here/dcsup.env" 2>/dev/null || die_unconfigured
 . "$dcsup_here/dcsup.env"
 
+# whole NAME DEFAULT: a setting that is a whole number, or its default: arithmetic on anything else ends the shell
+whole() {
+    eval "wh_value=\${$1-}"
+    case $wh_value in
+        '' | *[!0-9]* | ?????????*) eval "$1=\$2" ;;
+        0*[1-9]*) eval "$1=\${wh_value#\"\${wh_value%%[1-9]*}\"}" ;; # a leading 0 would make it octal
+        0*) eval "$1=0" ;;
+    esac
+}
+
+# one_line NAME: a variable of the cluster manager's, with its line ends made blanks: in our files a line is a field
+line_end='
+'
+one_line() {
+    eval "ol_rest=\${$1-}" ol_line=
+    while :; do
+        case $ol_rest in
+            *"$line_end"*) ol_line="$ol_line${ol_rest%%"$line_end"*} " ol_rest=${ol_rest#*"$line_end"} ;;
+            *) break ;;
+        esac
+    done
+    eval "$1=\$ol_line\$ol_rest"
+}
+
 : "${DCSUP:=dcsup}" "${DCSUP_FOLDER:=}" "${DCSUP_GROUP:=}" "${DCSUP_BOOT_FILE:=}" "${DCSUP_BOOT_COMMAND:=}" "${DCSUP_SERVICES:=}"
-: "${DCSUP_ACK_TIMEOUT:=4}" "${DCSUP_START_DEADLINE:=600}" "${DCSUP_STOP_DEADLINE:=600}" "${DCSUP_COMMAND_LIMIT:=300}"
-: "${DCSUP_INTERVAL:=10}" "${DCSUP_POLL_LIMIT:=30}" "${DCSUP_CONFIRM:=1}" "${DCSUP_HOOK_SILENCE:=5}"
-: "${DCSUP_REPORT_FAILURE:=0}" "${DCSUP_SITE_LIMIT:=60}" "${CLP_BIN:=}" "${DCSUP_MESSAGES:=$dcsup_here/messages.en.sh}"
-: "${CLP_EVENT:=}" "${CLP_DISK:=}" "${CLP_SERVER:=}" "${CLP_FACTOR:=}" "${CLP_SERVER_PREV:=}"
+: "${DCSUP_ACK_TIMEOUT:=4}" "${DCSUP_REPORT_FAILURE:=0}" "${CLP_BIN:=}" "${DCSUP_MESSAGES:=$dcsup_here/messages.en.sh}"
+for pair in START_DEADLINE:600 STOP_DEADLINE:600 COMMAND_LIMIT:300 INTERVAL:10 POLL_LIMIT:30 CONFIRM:1 HOOK_SILENCE:5 SITE_LIMIT:60 \
+    BOOT_LIMIT:5; do
+    whole "DCSUP_${pair%:*}" "${pair#*:}"
+done
+for name in CLP_EVENT CLP_DISK CLP_SERVER CLP_FACTOR CLP_SERVER_PREV; do one_line "$name"; done
 
 [ -r "$DCSUP_MESSAGES" ] || DCSUP_MESSAGES=$dcsup_here/messages.en.sh
 . "$DCSUP_MESSAGES"
 
-dcsup_began=$(date +%s)
 tickets=$DCSUP_FOLDER/tickets
 journal=$DCSUP_FOLDER/journal
 outbox=$DCSUP_FOLDER/outbox
@@ -82,7 +109,12 @@ guard=         # the subshell that bounds it
 marked=        # the number of our own command under way
 boot=
 
-now_s() { date +%s; }
+# Two clocks in whole seconds. Limits and deadlines are counted on the one that nobody can set, where there is one.
+now_s() {
+    if { IFS='. ' read -r ns_up ns_rest </proc/uptime; } 2>/dev/null; then echo "$ns_up"; else date +%s; fi
+}
+wall_s() { date +%s; }
+dcsup_began=$(now_s)
 
 # A short pause. Fractions are not in POSIX, though every system that we know has them.
 nap() { sleep 0.1 2>/dev/null || sleep 1; }
@@ -137,7 +169,7 @@ find_boot() {
     if [ -n "$DCSUP_BOOT_FILE" ]; then
         IFS= read -r boot <"$DCSUP_BOOT_FILE" || [ -n "$boot" ]
     elif [ -n "$DCSUP_BOOT_COMMAND" ]; then
-        boot=$(run_words "$DCSUP_BOOT_COMMAND")
+        boot=$(limited "$DCSUP_BOOT_LIMIT" run_words "$DCSUP_BOOT_COMMAND") || boot=
     elif [ -r /proc/sys/kernel/random/boot_id ]; then
         read -r boot </proc/sys/kernel/random/boot_id
     else

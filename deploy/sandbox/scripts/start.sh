@@ -8,9 +8,13 @@ case $0 in */*) dcsup_here=${0%/*} ;; *) dcsup_here=. ;; esac
 . "$dcsup_here/lib.sh"
 
 # wait_healthy SERVICE [now]: polls dcstatus until it is 0 (G20: a pause before each poll), but no longer than the start's deadline.
-# The first pause is always a whole one, so that a service which has just been started gets its chance. `now`: without that pause.
+# The first pause is always a whole one, so that a service which has just been started gets its chance. `now`: it was started long ago,
+# by dcsup: it is asked at once, and has had its chance when the deadline has passed.
 wait_healthy() {
-    [ "${2-}" = now ] && ask_status "$1" && return 0
+    if [ "${2-}" = now ]; then
+        ask_status "$1" && return 0
+        [ "$(now_s)" -lt $((dcsup_began + DCSUP_START_DEADLINE)) ] || return 1
+    fi
     value_of DCSUP_WAIT "$1"
     if [ -z "$value" ]; then
         kind_of "$1"
