@@ -78,7 +78,9 @@ class Demo:
     def expect(self, text: str, held: bool, seen: object = "") -> None:
         shown = seen if isinstance(seen, str) else json.dumps(seen, ensure_ascii=False, default=str)
         self.expectations.append(Expectation(self.step, text, bool(held), shown))
-        self.show(f"  {'ok  ' if held else 'FAIL'} {text}" + (f"  ({shown})" if shown and not held else ""), "green" if held else "bold red")
+        self.show(
+            f"  {'ok  ' if held else 'FAIL'} {text}" + (f"  ({shown})" if shown and not held else ""), "green" if held else "bold red"
+        )
 
     def _tell(self) -> None:
         """Progress: what the orchestrators log, as it happens."""
