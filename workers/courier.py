@@ -54,7 +54,7 @@ def parse_mark(value: bytes | str | None) -> Mark:
         content = json.loads(value or "{}")
         streams = {str(stream): int(seq) for stream, seq in content.get("streams", {}).items()}
         return Mark(streams, as_head(content.get("head")))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return Mark({}, None)
 
 
