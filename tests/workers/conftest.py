@@ -103,7 +103,7 @@ class NodeFixture:
 
     def outbox_facts(self, kind: str = "") -> list[dict[str, Any]]:
         """Facts still in the outbox folder, not numbered yet, oldest first."""
-        facts = [json.loads(path.read_bytes()) for path in sorted((self.folder / "outbox").glob("*.fact"))]
+        facts = [json.loads(path.read_bytes()) for path in sorted((self.folder / "outbox").glob("[!.]*.fact"))]
         return [fact for fact in facts if not kind or fact["type"] == kind]
 
     def inbox(self, kind: str = "") -> list[Envelope]:
