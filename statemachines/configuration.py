@@ -7,6 +7,7 @@ it. `[node]` says where things are on one machine (paths, commands); it never le
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -59,13 +60,35 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class VerbSettings(Section):
+    """Other verbs than G8-G15 instruct, as far as the guide allows them; None: the guide's. Of an agent or a server only."""
+
+    start: Literal["start", "recover"] | None = None
+    """With CLP_EVENT=START."""
+    start_after_failover: Literal["start", "recover"] | None = None
+    """With CLP_EVENT=FAILOVER."""
+    stop: Literal["stop", "faststop"] | None = None
+    """Of an instance that was started with CLP_EVENT=START."""
+    stop_after_failover: Literal["stop", "faststop"] | None = None
+    """Of an instance that was started with CLP_EVENT=FAILOVER."""
+
+
 class ServiceSettings(Section):
     """One DataCoordinator service of the group. The list's order is the start order (G23); a stop runs in reverse."""
 
     name: Name
-    kind: Literal["agent", "server"]
+    kind: Literal["agent", "server", "command"]
+    """`command`: anything else whose start and stop belong to the same place, as a DBMS instance or, where a site asks for it, the
+    metadata DB (G24, G44). It has a start, a stop and a status command of its own on each node and knows the verbs start and stop."""
     schedules: bool | None = None
     """Whether the schedules are judged after this service came up; default: for a server, yes."""
+    verbs: VerbSettings = VerbSettings()
+    databases: Literal["local", "remote"] | None = None
+    """For an agent (G2): `local` if even one DBMS that it connects to is on the agent's own server; None: the site did not say."""
+    wait: Positive | None = None
+    """Seconds that the plain sequence waits before each poll of a start (G20); None: 20 for a server, 10 for anything else."""
+    log_id: Annotated[int, Field(ge=1, le=10000)] | None = None
+    """Id of its lines in the cluster log (G19); None: 1 for a server, 2 for an agent, 3 for a command."""
 
     @property
     def owns_schedules(self) -> bool:
@@ -131,10 +154,43 @@ class ScheduleSettings(Section):
     """`none` says on purpose that this site cannot list its schedules: outcomes are `unknown`."""
 
 
+class MetadataSettings(Section):
+    """The metadata DB server: watched and shown, never started or stopped (G44). A site that wants it to be has a `command` service."""
+
+    service: str = "DataCoordinatorRA Meta DB server"
+    """Name of the operating system's service (G33)."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 22103
+    """G31."""
+
+
+class EndpointSettings(Section):
+    """An address as a client sees it: floating IP and port of the server or of an agent (G28, G36). Probed from the orchestrator."""
+
+    name: Name
+    host: Annotated[str, Field(min_length=1)]
+    port: Annotated[int, Field(ge=1, le=65535)]
+    service: Name | None = None
+    """The service behind it, if it is one of this cluster's."""
+    interval: Positive = 1.0
+    limit: Positive = 2.0
+    """A connection that is not made within this time counts as refused."""
+
+
+class ClusterproSettings(Section):
+    """What CLUSTERPRO itself is set to, as far as the scripts must fit into it."""
+
+    script_timeout: Positive = 1800.0
+    """Of the script resource; a script must return within it in any case (NODE.md, the bound)."""
+    site_limit: Positive = 60.0
+    """How long one piece of the site's own code may take (G43)."""
+
+
 class ClusterSettings(Section):
     """One failover pair (or more standbys), G1."""
 
     mode: Mode = "observe"
+    language: Literal["en", "ja"] = "en"
+    """Of what the scripts write to the cluster log and broadcast."""
     group: Name
     nodes: Annotated[list[Name], Field(min_length=1)]
     """In the group's order of priority."""
@@ -153,11 +209,39 @@ class ClusterSettings(Section):
     """A symptom on which the cluster manager did not act for this long is cleared."""
     probation: Seconds = 10.0
     """How long a returned node is `recovering`."""
+    metadata: MetadataSettings | None = None
+    endpoints: list[EndpointSettings] = []
+    clusterpro: ClusterproSettings = ClusterproSettings()
 
     @model_validator(mode="after")
     def _consistent(self) -> ClusterSettings:
-        _refuse([*self._clashes_of_services(), *self._clashes_of_nodes()])
+        _refuse([*self._clashes_of_services(), *self._clashes_of_kinds(), *self._clashes_of_nodes(), *self._clashes_of_endpoints()])
         return self
+
+    def _clashes_of_kinds(self) -> list[Clash]:
+        """Settings that only some kinds of services have."""
+        clashes = []
+        for n, service in enumerate(self.services):
+            if service.kind == "command" and service.verbs != VerbSettings():
+                text = "a service of kind 'command' is started with its start command and stopped with its stop command"
+                clashes.append(Clash(("services", n, "verbs"), text, {}))
+            if service.kind != "agent" and service.databases is not None:
+                clashes.append(Clash(("services", n, "databases"), "only an agent connects to databases (G2)", {}))
+        return clashes
+
+    def _clashes_of_endpoints(self) -> list[Clash]:
+        names = [endpoint.name for endpoint in self.endpoints]
+        clashes = [
+            Clash(("endpoints", n, "name"), "two endpoints are called '{name}'", {"name": name})
+            for n, name in enumerate(names)
+            if name in names[:n]
+        ]
+        text = "there is no service '{service}'"
+        return clashes + [
+            Clash(("endpoints", n, "service"), text, {"service": endpoint.service})
+            for n, endpoint in enumerate(self.endpoints)
+            if endpoint.service is not None and self.service(endpoint.service) is None
+        ]
 
     def _clashes_of_services(self) -> list[Clash]:
         names = [service.name for service in self.services]
@@ -191,12 +275,40 @@ class ClusterSettings(Section):
 
 
 class NodeServiceSettings(Section):
-    """Where a service's two commands are on this node."""
+    """Where a service's commands are on this node: `command` for an agent or a server, `start` and `stop` for kind `command`."""
 
-    command: Argv
+    command: Argv | None = None
     """The verb is put behind it: `["C:\\\\DataCoordinatorRA\\\\server\\\\bin\\\\dcserver.bat"]`."""
+    start: Argv | None = None
+    stop: Argv | None = None
     status: Argv
     """`dcstatus`: exit code 0 is healthy, anything else is not."""
+
+    def argv(self, verb: str) -> list[str]:
+        """The whole command line for a verb.
+
+        Raises:
+            ValueError: this service knows no such verb here.
+        """
+        whole = [*self.command, verb] if self.command is not None else {"start": self.start, "stop": self.stop}.get(verb)
+        if whole is None:
+            raise ValueError(f"no command for {verb}")
+        return whole
+
+
+class RestSettings(Section):
+    """CLUSTERPRO's RESTful API (CLUSTERPRO.md, section 4), instead of clpstat and clpgrp or beside them."""
+
+    url: str
+    """`https://<node>:29009`"""
+    user: str
+    password_file: str
+    """A file with the password of that OS account, readable by dcsup alone; a password never stands in dcsup.toml."""
+    ca_file: str | None = None
+    """Certificate authority of the API's certificate; None: the system's."""
+    verify: bool = True
+    """False: the certificate is not checked. For a network that nobody else is on."""
+    limit: Positive = 10.0
 
 
 class NodeSettings(Section):
@@ -215,7 +327,16 @@ class NodeSettings(Section):
     """Prints one JSON object a line: name, startup_mode auto|manual, state started|stopped."""
     clpstat: Argv | None = None
     clpgrp: Argv | None = None
+    rest: RestSettings | None = None
+    view: Literal["clpstat", "rest"] = "clpstat"
+    """Where the cluster manager's own view comes from: two sources for one and the same."""
     view_interval: Positive = 5.0
+    metadata_status: Argv | None = None
+    """Exit code 0: the metadata DB's service runs here (G44). None: on Windows its service is asked for, elsewhere only the port."""
+    dcsup: Argv = ["dcsup"]
+    """How the cluster's scripts call dcsup on this node."""
+    clp_bin: str = ""
+    """Folder of clplogcmd, armsleep and armbcast; empty: they are on the path."""
 
 
 class RedisSettings(Section):
@@ -265,4 +386,20 @@ class Configuration(Section):
         clashes += [Clash(("node", "services"), text, {"service": name}) for name in missing]
         text = "cluster '{cluster}' has no service '{service}'"
         unknown = [name for name in node.services if cluster.service(name) is None]
-        return clashes + [Clash(("node", "services", name), text, {"cluster": node.cluster, "service": name}) for name in unknown]
+        clashes += [Clash(("node", "services", name), text, {"cluster": node.cluster, "service": name}) for name in unknown]
+        return [*clashes, *_clashes_of_commands(cluster, node)]
+
+
+def _clashes_of_commands(cluster: ClusterSettings, node: NodeSettings) -> Iterator[Clash]:
+    """Each kind of service has its own commands on a node."""
+    for name, place in node.services.items():
+        service = cluster.service(name)
+        if service is None:
+            continue
+        wanted = ("start", "stop") if service.kind == "command" else ("command",)
+        for key in ("command", "start", "stop"):
+            given = getattr(place, key) is not None
+            if given != (key in wanted):
+                text = "a service of kind '{kind}' needs '{key}'" if key in wanted else "a service of kind '{kind}' has no '{key}'"
+                where = ("node", "services", name, key) if given else ("node", "services", name)
+                yield Clash(where, text, {"kind": service.kind, "key": key})

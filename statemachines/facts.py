@@ -213,7 +213,14 @@ class ClusterViewed(Fact):
     """Lower case with hyphens: online, offline, online-pending, offline-pending, online-failure, offline-failure, unknown."""
     current: str | None
     servers: dict[str, str] = {}
+    monitors: dict[str, str] = {}
+    """Monitor -> state word, lower case with hyphens (normal, caution, error, unused, suspend, offline, unknown)."""
+    resources: dict[str, str] = {}
+    """Resource of our group -> state word."""
+    suspended: bool | None = None
+    """Whether the cluster is suspended (`clpcl --suspend`); None: it could not be told."""
     double_activation: bool = False
+    by: Literal["clpstat", "rest"] = "clpstat"
 
 
 class ClusterViewFailed(Fact):
@@ -228,6 +235,14 @@ class AlertReceived(Fact):
     module: str
     id: int
     text: str = ""
+
+
+class MetadataObserved(Fact):
+    """The metadata DB server on this node, when it changed (G44: watched and shown)."""
+
+    type: Literal["MetadataObserved"] = "MetadataObserved"
+    service: Literal["running", "stopped", "unknown"]
+    port: Literal["open", "closed", "unknown"]
 
 
 class NodeJoined(Fact):
@@ -302,6 +317,52 @@ class DeadlinePassed(Fact):
     deadline: str
 
 
+class EndpointChanged(Fact):
+    """An address that clients use began, or ceased, to take connections, as seen from where the orchestrator runs."""
+
+    type: Literal["EndpointChanged"] = "EndpointChanged"
+    endpoint: Name
+    up: bool
+    reason: str = ""
+
+
+class MoveRequested(Fact):
+    """An operator asks the cluster manager to move the group (`dcsup move`); told apart from a failure by this."""
+
+    type: Literal["MoveRequested"] = "MoveRequested"
+    request: str
+    """Identifies the request; its MoveEnded has the same."""
+    to: Name | None = None
+    """None: wherever the failover policy says."""
+    by: str
+    why: str = ""
+
+
+class MoveEnded(Fact):
+    """The cluster manager's command for a requested move returned, or could not be run."""
+
+    type: Literal["MoveEnded"] = "MoveEnded"
+    request: str
+    ok: bool
+    reason: str = ""
+
+
+class RunbookStepRecorded(Fact):
+    """A step of a runbook was done, skipped or has failed (`dcsup runbook`)."""
+
+    type: Literal["RunbookStepRecorded"] = "RunbookStepRecorded"
+    runbook: str
+    run: str
+    """Identifies this going-through of the runbook."""
+    step: str
+    outcome: Literal["done", "skipped", "failed"]
+    by: str
+    on_node: str | None = None
+    verified: bool = False
+    """Whether dcsup itself saw that it holds, or a person said so."""
+    note: str = ""
+
+
 class PauseRequested(Fact):
     type: Literal["PauseRequested"] = "PauseRequested"
     by: str
@@ -318,14 +379,18 @@ AnyFact = (
     StartHookCalled | StopHookCalled | ScriptDeclined | FallbackTaken | ScriptEnded | CommandStarted | CommandEnded | CommandRefused
     | ServicePolled | WatchHookStarted | WatchHookEnded | SchedulesObserved | ProbeFailed | ClusterViewed | ClusterViewFailed
     | AlertReceived | NodeJoined | NodeLeft | LogTailLost | FactsDropped | LeadTaken | ConfigurationChanged | NodeLost | NodeReturned
-    | WatchLost | WatchReturned | DeadlinePassed | PauseRequested | ResumeRequested
+    | WatchLost | WatchReturned | DeadlinePassed | PauseRequested | ResumeRequested | MetadataObserved | EndpointChanged | MoveRequested
+    | MoveEnded | RunbookStepRecorded
 )  # fmt: skip
 
 FACT: TypeAdapter[AnyFact] = TypeAdapter(Annotated[AnyFact, Field(discriminator="type")])
 TYPES = frozenset(kind.model_fields["type"].default for kind in AnyFact.__args__)
 
-OF_LEADER = frozenset({"LeadTaken", "ConfigurationChanged", "NodeLost", "NodeReturned", "WatchLost", "WatchReturned", "DeadlinePassed"})
-OF_OPERATOR = frozenset({"PauseRequested", "ResumeRequested"})
+OF_LEADER = frozenset({
+    "LeadTaken", "ConfigurationChanged", "NodeLost", "NodeReturned", "WatchLost", "WatchReturned", "DeadlinePassed",
+    "EndpointChanged",
+})
+OF_OPERATOR = frozenset({"PauseRequested", "ResumeRequested", "MoveRequested", "MoveEnded", "RunbookStepRecorded"})
 
 
 def parse_body(envelope: Envelope, inbox: str) -> AnyFact:

@@ -146,6 +146,24 @@ class ScheduleStatus(Part):
     probe_error: str | None = None
 
 
+class Outage(Part):
+    """How long clients could not connect to an address."""
+
+    endpoint: str
+    down_ms: float
+    up_ms: float | None = None
+    """None: it is still down."""
+
+
+class AlertNote(Part):
+    """An alert of the cluster manager that belongs to a failover, and what it means."""
+
+    module: str
+    id: int
+    at_ms: float
+    meaning: str
+
+
 class FailoverStatus(Part):
     id: str
     state: FailoverState = "suspected"
@@ -169,6 +187,12 @@ class FailoverStatus(Part):
     judgements: list[Judgement] = []
     by_script: int = 0
     """Commands that the plain sequence ran in this failover."""
+    requested_by: str | None = None
+    """Who asked for it with `dcsup move`."""
+    why: str = ""
+    outages: list[Outage] = []
+    """What clients saw meanwhile."""
+    alerts: list[AlertNote] = []
 
 
 class ClusterView(Part):
@@ -177,6 +201,45 @@ class ClusterView(Part):
     group_state: str
     current: str | None
     servers: dict[str, str]
+    monitors: dict[str, str] = {}
+    resources: dict[str, str] = {}
+    suspended: bool | None = None
+    by: str = "clpstat"
+
+
+class MoveStatus(Part):
+    """A requested move that has not come to its end yet."""
+
+    request: str
+    to: str | None
+    by: str
+    why: str
+    at_ms: float
+
+
+class MetadataStatus(Part):
+    """The metadata DB server on one node (G44)."""
+
+    service: Literal["running", "stopped", "unknown"]
+    port: Literal["open", "closed", "unknown"]
+    at_ms: float
+    held: bool = False
+    """It still runs on a node from which the group was taken: it may hold the switchable partition."""
+
+
+class EndpointStatus(Part):
+    up: bool
+    since_ms: float
+    reason: str = ""
+
+
+class RunbookStatus(Part):
+    """How far the last going-through of a runbook came."""
+
+    run: str
+    at_ms: float
+    steps: dict[str, str] = {}
+    """Step -> done, skipped or failed."""
 
 
 class Counts(Part):
@@ -220,8 +283,20 @@ class ClusterState(Part):
     sources: dict[str, dict[str, int]] = {}
     """Inbox -> stream -> last number applied: the dedupe (I5)."""
     view: ClusterView | None = None
+    suspended: bool = False
+    """The cluster manager is suspended: maintenance, as under pause, but commands that it asks for are still issued."""
+    move: MoveStatus | None = None
+    metadata: dict[str, MetadataStatus] = {}
+    """Node -> what was last seen of its metadata DB server."""
+    endpoints: dict[str, EndpointStatus] = {}
+    runbooks: dict[str, RunbookStatus] = {}
     double_activation: bool = False
     counts: Counts = Counts()
+
+    @property
+    def maintenance(self) -> Literal["paused", "suspended"] | None:
+        """Why nobody is to be woken up for what happens now: an operator's `dcsup pause`, or a suspended cluster."""
+        return "paused" if self.paused_since_ms is not None else "suspended" if self.suspended else None
 
     def working_copy(self) -> ClusterState:
         """A copy to fold into: every part that the fold changes in place is new, what it only ever replaces is shared."""
@@ -230,6 +305,7 @@ class ClusterState(Part):
         new.services = {name: service.model_copy(update={"polls": dict(service.polls)}) for name, service in self.services.items()}
         new.schedules = {name: status.model_copy() for name, status in self.schedules.items()}
         new.tickets, new.deadlines, new.failovers = dict(self.tickets), dict(self.deadlines), list(self.failovers)
+        new.metadata, new.endpoints, new.runbooks = dict(self.metadata), dict(self.endpoints), dict(self.runbooks)
         new.sources = {inbox: dict(streams) for inbox, streams in self.sources.items()}
         counts = {"skipped": dict(self.counts.skipped), "commands_by_script": dict(self.counts.commands_by_script)}
         new.counts = self.counts.model_copy(update=counts)

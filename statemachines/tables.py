@@ -6,6 +6,7 @@ symptom is only a suspicion: it opens a failover, and moves no service and no no
 
 from __future__ import annotations
 
+from statemachines.configuration import ServiceSettings
 from statemachines.machine import Row, StateMachine, Table
 from statemachines.states import FAILOVER_STATES, NODE_STATES, SERVICE_STATES
 
@@ -267,8 +268,23 @@ VERBS: dict[tuple[str, str, str], str] = {
     ("agent", "start", "FAILOVER"): "recover",  # G13
     ("agent", "stop", "START"): "stop",  # G14
     ("agent", "stop", "FAILOVER"): "faststop",  # G15
+    ("command", "start", "START"): "start",  # G24: at the same place as an agent's
+    ("command", "start", "FAILOVER"): "start",
+    ("command", "stop", "START"): "stop",
+    ("command", "stop", "FAILOVER"): "stop",
 }
 """What the guide instructs: (kind, script, CLP_EVENT) -> verb."""
+
+
+def verb_of(service: ServiceSettings, script: str, event: str) -> str:
+    """The verb that the scripts put into a ticket for this service: the site's own choice, or the guide's (G8-G15)."""
+    chosen = service.verbs
+    site = {
+        ("start", "START"): chosen.start, ("start", "FAILOVER"): chosen.start_after_failover,
+        ("stop", "START"): chosen.stop, ("stop", "FAILOVER"): chosen.stop_after_failover,
+    }[script, event]  # fmt: skip
+    return site or VERBS[service.kind, script, event]
+
 
 ALLOWED_VERBS: dict[str, frozenset[str]] = {"start": frozenset({"start", "recover"}), "stop": frozenset({"stop", "faststop"})}
 """What the guide allows at all."""

@@ -77,6 +77,12 @@ def snapshot(cluster: str) -> str:
     return f"dcsup:{cluster}:snapshot"
 
 
+def maintenance(cluster: str) -> str:
+    """There while the cluster is in maintenance: JSON `{"reason": "paused"|"suspended", "since_ms", "by"}`. Nodes read it: then no watch
+    hook ends because a service is not healthy. A projection of the state, written by the leader; no TTL."""
+    return f"dcsup:{cluster}:maintenance"
+
+
 def bell(cluster: str) -> str:
     """Pub/sub channel rung beside each XADD to one of the cluster's inboxes; the message is the inbox's node."""
     return f"dcsup:{cluster}:bell"

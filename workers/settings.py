@@ -32,7 +32,7 @@ def load(path: str | Path) -> Configuration:
             the file and every mistake, one a line.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from None
     try:
