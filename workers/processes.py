@@ -9,7 +9,7 @@ process is gone, and what runs there now is a stranger that is never touched.
 What cannot be told apart: a group whose leader is gone, and members left over from a later group whose leader had the same id and is gone
 too. The system does not give an id to a new process while a group of that name has members, so this needs a full wrap of the ids between.
 
-Linux is read through /proc; other POSIX systems through `ps` (births there have a resolution of one second). deploy/sandbox/scripts/lib.sh
+Linux is read through /proc; other POSIX systems through `ps` (births there have a resolution of one second). deploy/clusterpro/linux/lib.sh
 does the same in sh, and both must print the same birth for the same process.
 
 Windows: the launcher puts itself into a Job Object with kill-on-close; when it is ended, the system ends what it started. **That branch

@@ -3,7 +3,7 @@
 A busy name carries the process that owes us an end. When that process group is gone without having written one, nobody will: the
 journal gets `lost`, the orchestrator hears of it, and the ticket goes back to `worker`, from where the script takes it. When the end
 *is* written (the launcher died between journal and rename), only the name is repaired. Scripts do the same for themselves
-(deploy/sandbox/scripts/lib.sh); both may do it at once: a rename decides, and facts of one (ticket, n) count once. Standard library only.
+(deploy/clusterpro/linux/lib.sh); both may do it at once: a rename decides, and facts of one (ticket, n) count once. Standard library only.
 """
 
 from __future__ import annotations

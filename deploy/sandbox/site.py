@@ -28,7 +28,7 @@ from deploy.sandbox.standins.cluster import GUIDE, SandboxCluster
 from orchestrator.embedded import EmbeddedRedis
 
 CLUSTER = "demo"
-SCRIPTS = Path(__file__).resolve().parent / "scripts"
+SCRIPTS = Path(__file__).resolve().parent.parent / "clusterpro" / "linux"
 
 
 @dataclass(frozen=True)

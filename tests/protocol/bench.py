@@ -23,7 +23,7 @@ from workers import files, journal, launcher, processes, reaper, statuses, ticke
 from workers.tickets import Ticket
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ROOT / "deploy" / "sandbox" / "scripts"
+SCRIPTS = ROOT / "deploy" / "clusterpro" / "linux"
 LIMIT_S = 30.0
 BOOT = "boot1"
 GROUP = "group-a"
