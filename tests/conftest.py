@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -15,6 +16,9 @@ import redis
 from orchestrator.embedded import EmbeddedRedis
 
 T = TypeVar("T")
+
+NOTHING_LEFT_OUT = "DCSUP_NOTHING_LEFT_OUT"
+"""Environment variable that CI sets: a test that was left out because a Debian package is missing makes the run fail."""
 
 WAIT_LIMIT_S = 30.0
 
@@ -47,3 +51,22 @@ def redis_server(redis_session: EmbeddedRedis) -> EmbeddedRedis:
         client.flushall()
         client.script_flush()
     return redis_session
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where nothing may be left out, say by name what was."""
+    if os.environ.get(NOTHING_LEFT_OUT):
+        for name in _left_out(terminalreporter):
+            terminalreporter.write_line(f"LEFT OUT, and nothing may be: {name}", red=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run in which something was left out for want of a package is no success there."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get(NOTHING_LEFT_OUT) and reporter is not None and _left_out(reporter) and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _left_out(reporter: pytest.TerminalReporter) -> list[str]:
+    return sorted({f"{one.nodeid}: {one.longrepr[2]}" for one in reporter.stats.get("skipped", []) if "Debian package" in str(one.longrepr)})
