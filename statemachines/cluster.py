@@ -203,6 +203,11 @@ EVIDENCE_ONLY: dict[str, str] = {
     "ClusterViewFailed": "shown",
     "LogTailLost": "shown and alerted on; the outboxes offer again by themselves",
     "LeadTaken": "raises the epoch",
+    "RunbookStepRecorded": "remembered, so that a runbook can be gone on with",
+    "MetadataObserved": "shown",
+    "EndpointChanged": "shown",
+    "MoveRequested": "shown",
+    "MoveEnded": "shown",
 }
 """Facts that change what is known and lead to no decision, and why."""
 

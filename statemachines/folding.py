@@ -15,15 +15,20 @@ from statemachines.configuration import ClusterSettings
 from statemachines.entries import Entry, Sealed
 from statemachines.states import (
     KEPT_FAILOVERS,
+    KEPT_RUNBOOKS,
+    KEPT_STEPS,
     KEPT_STREAMS,
     KEPT_TICKETS,
     ClusterState,
     ClusterView,
     CommandStatus,
+    EndpointStatus,
     FailoverStatus,
+    MetadataStatus,
     NodeStatus,
     Observation,
     Poll,
+    RunbookStatus,
     ScheduleEntry,
     ScheduleStatus,
     ServiceStatus,
@@ -220,8 +225,37 @@ def _cluster_viewed(state: ClusterState, entry: Entry) -> None:
     if state.view is None or state.view.at_ms <= _at(entry):
         state.view = ClusterView(
             node=entry.node or "", at_ms=_at(entry), group_state=entry.data["group_state"], current=entry.data.get("current"),
-            servers=entry.data.get("servers", {}),
+            servers=entry.data.get("servers", {}), monitors=entry.data.get("monitors", {}), resources=entry.data.get("resources", {}),
+            suspended=entry.data.get("suspended"), by=entry.data.get("by", "clpstat"),
         )  # fmt: skip
+
+
+def _metadata_observed(state: ClusterState, entry: Entry) -> None:
+    before = state.metadata.get(entry.node or "")
+    if entry.node is not None and (before is None or before.at_ms <= _at(entry)):
+        state.metadata[entry.node] = MetadataStatus(
+            service=entry.data["service"], port=entry.data["port"], at_ms=_at(entry), held=before is not None and before.held
+        )
+
+
+def _endpoint_changed(state: ClusterState, entry: Entry) -> None:
+    name, before = entry.data["endpoint"], state.endpoints.get(entry.data["endpoint"])
+    configured = state.settings is not None and any(endpoint.name == name for endpoint in state.settings.endpoints)
+    if configured and (before is None or before.since_ms <= _at(entry)):
+        state.endpoints[name] = EndpointStatus(up=entry.data["up"], since_ms=_at(entry), reason=entry.data.get("reason", ""))
+
+
+def _runbook_step(state: ClusterState, entry: Entry) -> None:
+    """The last going-through of each runbook; a step that is told again takes its place anew, the oldest ones are let go."""
+    name, step = entry.data["runbook"], entry.data["step"]
+    before = state.runbooks.pop(name, None)
+    steps = dict(before.steps) if before is not None and before.run == entry.data["run"] else {}
+    steps.pop(step, None)
+    steps[step] = entry.data["outcome"]
+    kept = dict(list(steps.items())[-KEPT_STEPS:])
+    state.runbooks[name] = RunbookStatus(run=entry.data["run"], at_ms=_at(entry), steps=kept)
+    while len(state.runbooks) > KEPT_RUNBOOKS:
+        state.runbooks.pop(next(iter(state.runbooks)))
 
 
 def _hook_called(state: ClusterState, entry: Entry) -> None:
@@ -310,5 +344,6 @@ _EVIDENCE: dict[str, Callable[[ClusterState, Entry], None]] = {
     "WatchReturned": _node_watched(True), "ServicePolled": _service_polled, "SchedulesObserved": _schedules_observed,
     "ProbeFailed": _probe_failed, "ClusterViewed": _cluster_viewed, "StartHookCalled": _hook_called, "StopHookCalled": _hook_called,
     "CommandStarted": _command_started, "CommandEnded": _command_ended, "FallbackTaken": _fallback_taken, "ScriptEnded": _script_ended,
-    "DeadlinePassed": _deadline_passed,
+    "DeadlinePassed": _deadline_passed, "MetadataObserved": _metadata_observed, "EndpointChanged": _endpoint_changed,
+    "RunbookStepRecorded": _runbook_step,
 }  # fmt: skip

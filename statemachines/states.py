@@ -315,6 +315,9 @@ class ClusterState(Part):
 KEPT_FAILOVERS = 20
 KEPT_TICKETS = 8
 KEPT_STREAMS = 8
+KEPT_RUNBOOKS = 20
+KEPT_STEPS = 100
+"""Of one runbook: its latest steps."""
 
 
 def new_state(cluster: str) -> ClusterState:
