@@ -32,7 +32,7 @@ name = "server"
 kind = "server"
 """
 
-LANGUAGES = ("DCSUP_LANG", "LC_ALL", "LC_MESSAGES", "LANG", "LANGUAGE", "DCSUP_CONFIG")
+SURROUNDINGS = ("DCSUP_LANG", "LC_ALL", "LC_MESSAGES", "LANG", "LANGUAGE", "COLUMNS", "DCSUP_CONFIG")
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ Dcsup = Callable[..., Answer]
 
 @pytest.fixture(autouse=True)
 def english(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the language of the machine: tests choose their own."""
-    for name in LANGUAGES:
+    """Whatever the language and the terminal of the machine: tests choose their own."""
+    for name in SURROUNDINGS:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -82,7 +82,7 @@ def nowhere(tmp_path: Path) -> Path:
 
 def process(*arguments: object, **environment: str) -> subprocess.Popen[bytes]:
     """`dcsup` as a process of its own."""
-    kept = {name: value for name, value in os.environ.items() if name not in LANGUAGES}
+    kept = {name: value for name, value in os.environ.items() if name not in SURROUNDINGS}
     command = [sys.executable, "-c", "import sys; from orchestrator.cli import main; sys.exit(main())", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**kept, **environment})
 
