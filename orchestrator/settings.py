@@ -231,9 +231,13 @@ class _Reader:
                 return _lacks(self.data, ("clusters", clash.values["cluster"], "nodes"), clash.values["name"])
             case ("node", "services"):
                 return _lacks(self.data, where, clash.values["service"])
-            case ("node", "services", _):
+            case ("node", "services", _, *_):
                 services = ("clusters", clash.values["cluster"], "services")
-                return not any(wrong[:3] == services for wrong in self.mistakes)
+                return not any(wrong[:3] in (services, where[:3]) for wrong in self.mistakes)
+            case ("clusters", _, "services", int(), _):
+                return (*where[:4], "kind") not in self.mistakes
+            case ("clusters", cluster, "endpoints", int(), "service"):
+                return not any(wrong[:3] == ("clusters", cluster, "services") for wrong in self.mistakes)
         return True
 
     def _repair(self, where: KeyPath) -> None:
@@ -254,6 +258,8 @@ class _Reader:
                 around.sort(key=lambda service: service["kind"])
             case ("node", *_):
                 self.repaired.pop("node", None)
+            case ("clusters", _, "services", int(), "verbs" | "databases") | ("clusters", _, "endpoints", int(), "service"):
+                del around[key]
             case _:
                 around[key] = self._stand_in(where)
 

@@ -402,4 +402,4 @@ def _clashes_of_commands(cluster: ClusterSettings, node: NodeSettings) -> Iterat
             if given != (key in wanted):
                 text = "a service of kind '{kind}' needs '{key}'" if key in wanted else "a service of kind '{kind}' has no '{key}'"
                 where = ("node", "services", name, key) if given else ("node", "services", name)
-                yield Clash(where, text, {"kind": service.kind, "key": key})
+                yield Clash(where, text, {"kind": service.kind, "key": key, "cluster": node.cluster})
