@@ -1,8 +1,13 @@
 # The guide's own sequence, from where the journal stands, and what start.sh and stop.sh have in common. Sourced by lib.sh.
 
-# verb_of SERVICE: sets $verb for this script and CLP_EVENT (G8-G15); a site may set another that the guide allows
+# verb_of SERVICE: sets $verb for this script and CLP_EVENT (G8-G15); a site may set another that the guide allows, but a service of kind
+# command knows start and stop only
 verb_of() {
     kind_of "$1"
+    if [ "$value" = command ]; then
+        verb=$dcsup_script
+        return 0
+    fi
     case $value.$dcsup_script.$CLP_EVENT in
         agent.start.START) verb=start ;;         # G12
         agent.start.FAILOVER) verb=recover ;;    # G13
@@ -94,6 +99,16 @@ run_plain() {
     child='' marked=''
 }
 
+# run_verb SERVICE VERB: dcserver and dcagent take the verb as a word; a service of kind command has a command for each
+run_verb() {
+    kind_of "$1"
+    case $value.$2 in
+        command.start) value_of DCSUP_START "$1" && run_words "$value" ;;
+        command.stop) value_of DCSUP_STOP "$1" && run_words "$value" ;;
+        *) value_of DCSUP_COMMAND "$1" && run_words "$value" "$2" ;;
+    esac
+}
+
 # run_nested N SERVICE VERB: the body of the nested shell
 run_nested() {
     trap - TERM INT HUP
@@ -104,8 +119,7 @@ run_nested() {
     record "$ticket" "$1" start "$2" "$3" script "$tag" "$rn_born"
     tell CommandStarted "ticket=$ticket" "n=$1" "service=$2" "verb=$3" by=script
     rn_began=$(now_s)
-    value_of DCSUP_COMMAND "$2"
-    run_words "$value" "$3"
+    run_verb "$2" "$3"
     rn_code=$?
     if [ "$rn_code" -eq 0 ]; then rn_result=ok; else rn_result=fail; fi
     rn_took=$(($(now_s) - rn_began))

@@ -27,13 +27,14 @@
 #   DCSUP_BOOT_LIMIT        s that this command may take; default 5
 #   DCSUP_SERVICES          services in start order, e.g. "agent server" (G23); a stop runs in reverse
 #   For each service S (a `-` in its name is written `_` here):
-#   DCSUP_KIND_S            agent or server; default: S itself
-#   DCSUP_COMMAND_S         command for the verbs (dcserver, dcagent)
+#   DCSUP_KIND_S            agent, server or command (a DBMS, say: G24); default: S itself
+#   DCSUP_COMMAND_S         command for the verbs (dcserver, dcagent), or, for kind command,
+#   DCSUP_START_S, DCSUP_STOP_S  the command that starts it and the one that stops it
 #   DCSUP_STATUS_S          its dcstatus
-#   DCSUP_WAIT_S            seconds to wait before each poll of a start (G20); default 20 server, 10 agent
-#   DCSUP_LOG_ID_S          id in the cluster log (G19); default 1 server, 2 agent
+#   DCSUP_WAIT_S            seconds to wait before each poll of a start (G20); default 20 server, 10 any other
+#   DCSUP_LOG_ID_S          id in the cluster log (G19); default 1 server, 2 agent, 3 command
 #   DCSUP_VERB_S_start_START, ..._start_FAILOVER, ..._stop_START, ..._stop_FAILOVER
-#                           another verb than G8-G15 say: start or recover; stop or faststop
+#                           another verb than G8-G15 say: start or recover; stop or faststop. Not for kind command
 #   DCSUP_ACK_TIMEOUT       s in which the ticket must be taken; default 4. All other durations are whole seconds
 #   DCSUP_START_DEADLINE    s after which a start that is not up is given up; default 600
 #   DCSUP_STOP_DEADLINE     the same for a stop; default 600
@@ -195,13 +196,15 @@ text_of() {
 
 # cluster_log SERVICE LEVEL FORMAT: one line in the cluster log (G19)
 cluster_log() {
+    kind_of "$1"
+    case $value in
+        agent) cl_id=2 cl_name="DataCoordinator $1" ;;
+        command) cl_id=3 cl_name=$1 ;;
+        *) cl_id=1 cl_name="DataCoordinator $1" ;;
+    esac
     value_of DCSUP_LOG_ID "$1"
-    if [ -z "$value" ]; then
-        kind_of "$1"
-        if [ "$value" = agent ]; then value=2; else value=1; fi
-    fi
-    cl_id=$value
-    text_of "$3" "$1"
+    text_of "$3" "$cl_name"
+    cl_id=${value:-$cl_id}
     clp clplogcmd -m "$text" -i "$cl_id" -l "$2"
 }
 

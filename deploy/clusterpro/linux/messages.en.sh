@@ -1,10 +1,10 @@
-# What people read, in English. Formats of printf: %s is the service, or the script's name.
-MSG_STARTING='Starting DataCoordinator %s.'
-MSG_STOPPING='Stopping DataCoordinator %s.'
-MSG_START_FAILED='DataCoordinator %s could not be started.'
-MSG_START_LATE='DataCoordinator %s was not healthy before the deadline.'
-MSG_STOP_FAILED='DataCoordinator %s could not be stopped.'
-MSG_STILL_RUNNING='DataCoordinator %s is still running at the deadline.'
+# What people read, in English. Formats of printf: %s is the service with its product's name, the reason, or the script's name.
+MSG_STARTING='Starting %s.'
+MSG_STOPPING='Stopping %s.'
+MSG_START_FAILED='%s could not be started.'
+MSG_START_LATE='%s was not healthy before the deadline.'
+MSG_STOP_FAILED='%s could not be stopped.'
+MSG_STILL_RUNNING='%s is still running at the deadline.'
 MSG_FALLBACK='dcsup is not there (%s): going on with the plain sequence.'
 MSG_NO_CLUSTER='The cluster is not running: DataCoordinator is neither started nor stopped.'
 MSG_NO_DISK='The switchable partition is not available: no command is run for DataCoordinator.'

@@ -1,10 +1,10 @@
-# 利用者が読む文言(日本語)。printf の書式: %s はサービス名、理由またはスクリプト名。
-MSG_STARTING='DataCoordinator %s を起動します。'
-MSG_STOPPING='DataCoordinator %s を停止します。'
-MSG_START_FAILED='DataCoordinator %s を起動できませんでした。'
-MSG_START_LATE='DataCoordinator %s が期限までに正常になりませんでした。'
-MSG_STOP_FAILED='DataCoordinator %s を停止できませんでした。'
-MSG_STILL_RUNNING='DataCoordinator %s は期限を過ぎても動作しています。'
+# 利用者が読む文言(日本語)。printf の書式: %s は製品名付きのサービス名、理由またはスクリプト名。
+MSG_STARTING='%s を起動します。'
+MSG_STOPPING='%s を停止します。'
+MSG_START_FAILED='%s を起動できませんでした。'
+MSG_START_LATE='%s が期限までに正常になりませんでした。'
+MSG_STOP_FAILED='%s を停止できませんでした。'
+MSG_STILL_RUNNING='%s は期限を過ぎても動作しています。'
 MSG_FALLBACK='dcsup が応答しません(%s)。ガイドの手順で続行します。'
 MSG_NO_CLUSTER='クラスタが動作していません。DataCoordinator の起動・停止は行いません。'
 MSG_NO_DISK='切替パーティションを利用できません。DataCoordinator のコマンドは実行しません。'

@@ -16,11 +16,11 @@ wait_healthy() {
         [ "$(now_s)" -lt $((dcsup_began + DCSUP_START_DEADLINE)) ] || return 1
     fi
     value_of DCSUP_WAIT "$1"
-    if [ -z "$value" ]; then
-        kind_of "$1"
-        if [ "$value" = agent ]; then value=10; else value=20; fi
-    fi
     wh_pause=$value
+    if [ -z "$wh_pause" ]; then
+        kind_of "$1"
+        case $value in agent | command) wh_pause=10 ;; *) wh_pause=20 ;; esac
+    fi
     while :; do
         keep_alive
         rest "$wh_pause"
