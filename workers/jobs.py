@@ -164,9 +164,13 @@ def _spec(context: Context, job: RunCommand) -> launcher.Spec:
     paths = node.services.get(job.service)
     if paths is None or cluster.service(job.service) is None:
         raise Refused("unknown-service", job.service, job.ticket, job.n)
+    try:
+        command = paths.argv(job.verb)
+    except ValueError as error:
+        raise Refused("unknown-verb", f"{job.service}: {error}", job.ticket, job.n) from None
     return launcher.Spec(
         folder=str(context.folder.absolute()), ticket=job.ticket, n=job.n, service=job.service, verb=job.verb, boot=context.boot,
-        command=list(paths.command), status=list(paths.status),
+        command=command, status=list(paths.status),
         limit_s=(cluster.start if job.verb in _START_VERBS else cluster.stop).command_limit,
         poll_limit_s=cluster.watch.poll_limit, encoding=node.encoding, agent=_agent_before(context.settings, job.service),
     )  # fmt: skip

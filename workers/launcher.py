@@ -65,7 +65,7 @@ class Spec(NamedTuple):
     verb: str
     boot: str
     command: list[str]
-    """The verb is put behind it."""
+    """The whole command line for this verb: `dcserver recover`, or what starts a DBMS (G24)."""
     status: list[str]
     limit_s: float
     """For the whole command, from its journal start on: its first dcstatus and the verb."""
@@ -249,7 +249,7 @@ class Launcher:
 
     def _run_verb(self) -> Result:
         child = subprocess.Popen(
-            [*self.spec.command, self.spec.verb], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            self.spec.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         tail = Tail(child)
         try:

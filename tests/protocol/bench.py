@@ -209,7 +209,7 @@ class Node:
         return name
 
     def spec(self, ticket: str, n: int = 1, service: str = "agent", verb: str = "start", **more: Any) -> launcher.Spec:
-        commands = {"command": [str(self.bin / f"dc{service}")], "status": [str(self.bin / f"dcstatus-{service}")]}
+        commands = {"command": [str(self.bin / f"dc{service}"), verb], "status": [str(self.bin / f"dcstatus-{service}")]}
         fixed: dict[str, Any] = {"boot": BOOT, "limit_s": 30.0, "poll_limit_s": 5.0, **commands}
         return launcher.Spec(folder=str(self.folder), ticket=ticket, n=n, service=service, verb=verb, **{**fixed, **more})
 

@@ -118,17 +118,26 @@ class NodeFixture:
         self.client.set(wire.mark(CLUSTER, NODE), json.dumps({"streams": streams, "head": head}))
 
 
-def write_config(node: NodeFixture, *, watch: str = "", extra_node: str = "", schedules: str = "", services: str = "both") -> None:
-    """Write the node's dcsup.toml; the arguments are lines for the tables of the same name."""
-    names = {"both": ["agent", "server"], "server": ["server"]}[services]
+KINDS = {"both": ["agent", "server"], "server": ["server"], "dbms": ["command"]}
+
+
+def commands_of(node: NodeFixture, kind: str) -> str:
+    """The lines of `[node.services.<kind>]` that name the fixture's scripts."""
+    script = f'"sh", "{node.base}/{kind}-command"'
+    named = f'start = [{script}, "up"]\nstop = [{script}, "down"]\n' if kind == "command" else f"command = [{script}]\n"
+    return f'[node.services.{kind}]\n{named}status = ["sh", "{node.base}/{kind}-status"]\n'
+
+
+def write_config(
+    node: NodeFixture, *, watch: str = "", extra_node: str = "", schedules: str = "", services: str = "both", extra_cluster: str = ""
+) -> None:
+    """Write the node's dcsup.toml; the arguments are lines for the tables of the same name. Services are called as their kind."""
+    names = KINDS[services]
     listed = ", ".join(f'{{ name = "{name}", kind = "{name}" }}' for name in names)
-    tables = "".join(
-        f'[node.services.{name}]\ncommand = ["sh", "{node.base}/{name}-command"]\nstatus = ["sh", "{node.base}/{name}-status"]\n'
-        for name in names
-    )
+    tables = "".join(commands_of(node, name) for name in names)
     node.config.write_text(
         f'[redis]\nurl = "{node.url}"\n'
-        f'[clusters.{CLUSTER}]\nmode = "supervise"\ngroup = "g1"\nnodes = ["n1", "n2"]\nservices = [{listed}]\nnode_ttl = "2s"\n'
+        f'[clusters.{CLUSTER}]\nmode = "supervise"\ngroup = "g1"\nnodes = ["n1", "n2"]\nservices = [{listed}]\nnode_ttl = "2s"\n{extra_cluster}\n'
         f"[clusters.{CLUSTER}.watch]\n{watch}\n[clusters.{CLUSTER}.schedules]\n{schedules}\n"
         f'[node]\nname = "{NODE}"\ncluster = "{CLUSTER}"\nfolder = "{node.folder}"\nboot = ["echo", "{BOOT}"]\n{extra_node}\n{tables}'
     )
@@ -138,7 +147,7 @@ def make_node(base: Path, url: str, client: Redis) -> NodeFixture:
     node = NodeFixture(base, url, client)
     for name in ("outbox", "tickets", "journal", "watch"):
         (node.folder / name).mkdir(parents=True)
-    for name in ("agent", "server"):
+    for name in ("agent", "server", "command"):
         (base / f"{name}-status").write_text(STATUS_SCRIPT.format(base=base, name=name))
         (base / f"{name}-command").write_text(COMMAND_SCRIPT.format(base=base, name=name))
         (base / f"{name}.result").write_text("0\n")

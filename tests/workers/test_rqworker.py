@@ -204,6 +204,20 @@ def inside(node: NodeFixture) -> Iterator[Callable[[object], str]]:
     jobs._context = None
 
 
+def test_g24_a_command_service_has_a_start_and_a_stop_of_its_own(
+    node: NodeFixture, alive_ticket: Callable[..., str], inside: Callable[[object], str]
+) -> None:
+    """G24: a DBMS in the same place is started and stopped by its own commands; a verb that it does not know is refused, listed or not."""
+    write_config(node, services="dbms")
+    start = alive_ticket(1, "start", [("command", "start"), ("command", "recover")])
+    assert inside(command(node, start, 1, "command", "start")) == "ok"
+    assert inside(command(node, start, 2, "command", "recover")).startswith("refused")
+    assert [(one["reason"], one["n"]) for one in refusals(node)] == [("unknown-verb", 2)]
+    stop = alive_ticket(2, "stop", [("command", "stop")])
+    assert inside(command(node, stop, 1, "command", "stop")) == "ok"
+    assert node.ran("command") == ["up", "down"]
+
+
 def test_a_job_that_is_delivered_twice_runs_its_verb_once(
     node: NodeFixture, start: Callable[..., Running], alive_ticket: Callable[..., str]
 ) -> None:
