@@ -80,7 +80,7 @@ class _Step(Outlook):
         node = getattr(fact, "node", None) or (arrival.inbox if not arrival.inbox.startswith("_") else None)
         data = fact.model_dump(mode="json", exclude={"type"})
         self._append(
-            wanted, type=envelope.type, node=node, service=data.get("service"), source=envelope.source,
+            wanted, type=envelope.type, node=node, service=_service_of(fact), source=envelope.source,
             source_id=f"{envelope.stream}:{envelope.seq}", cause=None, rule=None, transitions=[], data=data,
             evidence=_evidence(arrival, self.at_ms),
         )  # fmt: skip
@@ -172,6 +172,11 @@ class _Step(Outlook):
 
     def on_dropped(self, node: str, fact: f.FactsDropped) -> None:
         self.decide("FactsLost", "I5", node=node, data={"count": fact.count, "stream": "disk"})
+
+
+def _service_of(fact: AnyFact) -> str | None:
+    """The service that a fact is about. What MetadataObserved calls so is the state of an operating system's service."""
+    return None if isinstance(fact, f.MetadataObserved) else getattr(fact, "service", None)
 
 
 def _evidence(arrival: Arrival, at_ms: float) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from statemachines.entries import Entry, Sealed, next_id, seal, time_of
 from statemachines.folding import fold
 from statemachines.machine import Fired
 from statemachines.states import ClusterState, CommandStatus, FailoverStatus, TicketStatus
-from statemachines.tables import ALLOWED_VERBS, MACHINES, VERBS
+from statemachines.tables import MACHINES, allows, verb_of
 
 LATE_MS = 5000.0
 """A fact handed in later than this after it happened is on its node's clock, and says so."""
@@ -232,24 +232,28 @@ class Deciding:
         untouched = command.job_id is None and command.started_ms is None and command.result is None
         if ticket.script == "start" and self._lacks_agent(command.service):
             conditions.append("agent_missing")
-        if fresh and waiting and untouched and self.is_current(ticket) and command.verb in ALLOWED_VERBS[ticket.script]:
+        if fresh and waiting and untouched and self.is_current(ticket) and self._may_run(ticket, command):
             conditions.append("live")
         return conditions
 
+    def _may_run(self, ticket: TicketStatus, command: CommandStatus) -> bool:
+        service = self.settings.service(command.service)
+        return service is not None and allows(service, ticket.script, command.verb)
+
     def _lacks_agent(self, service: str) -> bool:
+        """Whether a server's turn comes before its agents run (G23). Other services are only earlier or later in the order."""
         asked = self.settings.service(service)
         agents = [s.name for s in self.settings.services if s.kind == "agent"]
         return asked is not None and asked.kind == "server" and any(not self.state.services[name].verified for name in agents)
 
     def compare_with_table(self, ticket: TicketStatus) -> None:
-        """The ticket's list is the law; where it differs from the guide's table that is reported (NODE.md, consequences)."""
-        names = [s.name for s in self.settings.services]
-        order = names if ticket.script == "start" else names[::-1]
-        kinds = {s.name: s.kind for s in self.settings.services}
-        expected = [{"service": name, "verb": VERBS[kinds[name], ticket.script, ticket.event]} for name in order]
+        """The ticket's list is the law; where it differs from what the site chose, or else the guide's table, that is reported
+        (NODE.md, consequences): the scripts on the node are not those of the present configuration."""
+        order = self.settings.services if ticket.script == "start" else self.settings.services[::-1]
+        expected = [{"service": s.name, "verb": verb_of(s, ticket.script, ticket.event)} for s in order]
         asked = [{"service": c.service, "verb": c.verb} for c in ticket.commands]
         if asked != expected:
-            data = {"ticket": ticket.ticket, "asked": asked, "guide": expected}
+            data = {"ticket": ticket.ticket, "asked": asked, "expected": expected}
             self.decide("CommandListDiffered", "G8-G15", node=ticket.node, data=data)
 
     def clear_deadlines(self, *names: str) -> None:

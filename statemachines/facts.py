@@ -389,7 +389,7 @@ TYPES = frozenset(kind.model_fields["type"].default for kind in AnyFact.__args__
 OF_LEADER = frozenset({
     "LeadTaken", "ConfigurationChanged", "NodeLost", "NodeReturned", "WatchLost", "WatchReturned", "DeadlinePassed",
     "EndpointChanged",
-})
+})  # fmt: skip
 OF_OPERATOR = frozenset({"PauseRequested", "ResumeRequested", "MoveRequested", "MoveEnded", "RunbookStepRecorded"})
 
 

@@ -306,18 +306,26 @@ def _command_ended(state: ClusterState, entry: Entry) -> None:
     command.by = command.by or entry.data["by"]
     if command.started_ms is None:
         command.started_ms = command.ended_ms - 1000 * (entry.data.get("duration_s") or 0.0)
-    if command.verb in ("stop", "faststop") and command.result == "ok":
-        _note_stop_verb(state, state.tickets[entry.data["ticket"]], command)
+    if command.result == "ok":
+        ticket = state.tickets[entry.data["ticket"]]
+        note = _note_start_verb if ticket.script == "start" else _note_stop_verb
+        note(state, ticket, command.service, entry.data["verb"], command.ran)
 
 
-def _note_stop_verb(state: ClusterState, ticket: TicketStatus, command: CommandStatus) -> None:
+def _note_start_verb(state: ClusterState, ticket: TicketStatus, name: str, verb: str, ran: bool) -> None:
+    """The verb that brought the service up decides the rule (G4-G6); where dcstatus was 0 already, none did."""
+    service = state.services.get(name)
+    if service is not None and state.start_ticket == ticket.ticket:
+        service.last_start_verb = verb if ran else None
+
+
+def _note_stop_verb(state: ClusterState, ticket: TicketStatus, name: str, verb: str, ran: bool) -> None:
     """A stop handed in late counts only for the start that followed it, while that one's schedules are not judged."""
     start = state.tickets.get(state.start_ticket or "")
-    status = state.schedules.get(command.service)
-    service = state.services.get(command.service)
+    status, service = state.schedules.get(name), state.services.get(name)
     counts = start is None or ticket.called_ms > start.called_ms or (status is not None and status.owed)
-    if service is not None and counts:
-        service.last_stop_verb = command.verb
+    if service is not None and counts and ran:
+        service.last_stop_verb = verb
 
 
 def _fallback_taken(state: ClusterState, entry: Entry) -> None:

@@ -288,3 +288,8 @@ def verb_of(service: ServiceSettings, script: str, event: str) -> str:
 
 ALLOWED_VERBS: dict[str, frozenset[str]] = {"start": frozenset({"start", "recover"}), "stop": frozenset({"stop", "faststop"})}
 """What the guide allows at all."""
+
+
+def allows(service: ServiceSettings, script: str, verb: str) -> bool:
+    """Whether a ticket may ask for this verb: one that the guide allows; a service of kind `command` knows start and stop only."""
+    return verb == script if service.kind == "command" else verb in ALLOWED_VERBS[script]

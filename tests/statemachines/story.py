@@ -113,10 +113,14 @@ class Story:
         return ticket
 
     def guide(self, script: str, event: str) -> list[tuple[str, str]]:
-        """Spelled out from GUIDE.md (G8-G15, G23), not taken from the code under test."""
+        """Spelled out from GUIDE.md (G8-G15, G23, G24), not taken from the code under test."""
+        assert self.state.settings is not None
+        listed = [(service.name, service.kind) for service in self.state.settings.services]
         if script == "start":
-            return [("agent", "start" if event == "START" else "recover"), ("server", "recover")]
-        return [("server", "faststop"), ("agent", "stop" if event == "START" else "faststop")]
+            verbs = {"agent": "start" if event == "START" else "recover", "server": "recover", "command": "start"}
+            return [(name, verbs[kind]) for name, kind in listed]
+        verbs = {"agent": "stop" if event == "START" else "faststop", "server": "faststop", "command": "stop"}
+        return [(name, verbs[kind]) for name, kind in reversed(listed)]
 
     def run(self, ticket: str, n: int, *, result: str = "ok", by: str = "worker", ran: bool = True, seconds: float = 1.0) -> list[Sealed]:
         status = self.state.tickets[ticket]
@@ -132,27 +136,29 @@ class Story:
         return self.tell(node, "ServicePolled", service=service, status=status, verified=good, code=0 if status == "healthy" else 1,
                          ticket=ticket, at_ms=at_ms)  # fmt: skip
 
-    def observe(self, node: str, states: dict[str, str] | None = None, ticket: str | None = None) -> list[Sealed]:
-        return self.tell(node, "SchedulesObserved", service="server", schedules=schedule_list(states), ticket=ticket)
+    def observe(self, node: str, states: dict[str, str] | None = None, ticket: str | None = None, service: str = "server"
+                ) -> list[Sealed]:  # fmt: skip
+        return self.tell(node, "SchedulesObserved", service=service, schedules=schedule_list(states), ticket=ticket)
 
     def bring_up(self, node: str, event: str = "START", observe: bool = True) -> str:
         """A whole start as it goes when all is well."""
         ticket = self.call("start", node, event)
-        for n, service in enumerate(("agent", "server"), 1):
-            self.run(ticket, n)
+        for command in self.state.tickets[ticket].commands:
+            self.run(ticket, command.n)
             self.now_ms += 500
-            self.poll(node, service, ticket=ticket)
+            self.poll(node, command.service, ticket=ticket)
         self.tell(node, "ScriptEnded", ticket=ticket, script="start", code=0)
         self.now_ms += 2000
         if observe:
-            self.observe(node, ticket=ticket)
+            for name in self.state.schedules:
+                self.observe(node, ticket=ticket, service=name)
         return ticket
 
     def take_down(self, node: str, event: str = "START", factor: str = "GROUPSTOP") -> str:
         ticket = self.call("stop", node, event, factor)
-        for n, service in enumerate(("server", "agent"), 1):
-            self.run(ticket, n)
-            self.poll(node, service, "unhealthy")
+        for command in self.state.tickets[ticket].commands:
+            self.run(ticket, command.n)
+            self.poll(node, command.service, "unhealthy")
         self.tell(node, "ScriptEnded", ticket=ticket, script="stop", code=0)
         return ticket
 
