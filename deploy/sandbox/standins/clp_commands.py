@@ -77,11 +77,30 @@ def _clpgrp(place: Place, arguments: list[str]) -> int:
     return _operate(place, options)
 
 
+def _clpcl(place: Place, arguments: list[str]) -> int:
+    options = _options(arguments, "-suspend -resume a", "h")
+    op = next((name for name in ("suspend", "resume") if "-" + name in options), None)
+    if op is None:
+        raise Usage("--suspend or --resume is needed")
+    return _told(_ask(place, options.get("h", ""), op=op))
+
+
+def _clpmonctrl(place: Place, arguments: list[str]) -> int:
+    options = _options(arguments, "s r", "h m")
+    if "s" not in options and "r" not in options:
+        raise Usage("one of -s, -r is needed")
+    names = [options["m"]] if "m" in options else []
+    return _told(_ask(place, options.get("h", ""), op="monitors", names=names, suspended="s" in options))
+
+
 def _operate(place: Place, options: dict[str, str]) -> int:
     op = next((name for letter, name in (("s", "start"), ("t", "stop"), ("m", "move")) if letter in options), None)
     if op is None:
         raise Usage("one of -s, -t, -m, -n, --st is needed")
-    answer = _ask(place, op=op, host=options.get("h"), destination=options.get("a"))
+    return _told(_ask(place, op=op, host=options.get("h"), destination=options.get("a")))
+
+
+def _told(answer: dict[str, Any]) -> int:
     if not answer["ok"]:
         print(f"Error: {answer['error']}.", file=sys.stderr)
         return 1
@@ -152,8 +171,7 @@ def _group(view: dict[str, Any], name: str, columns: int) -> list[str]:
 
 
 def _monitors(view: dict[str, Any], columns: int) -> list[str]:
-    monitors = view["monitors"] | {"userw": "Normal"}
-    return [f"    {_cut(name, columns):<{columns}}: {state:<{STATE_COLUMNS}}" for name, state in monitors.items()]
+    return [f"    {_cut(name, columns):<{columns}}: {state:<{STATE_COLUMNS}}" for name, state in view["monitors"].items()]
 
 
 def _head(star: str, name: str, state: str, columns: int) -> str:
@@ -173,6 +191,8 @@ def _cut(name: str, columns: int) -> str:
 _COMMANDS: dict[str, Callable[[Place, list[str]], int]] = {
     "clpstat": _clpstat,
     "clpgrp": _clpgrp,
+    "clpcl": _clpcl,
+    "clpmonctrl": _clpmonctrl,
     "clplogcmd": _clplogcmd,
     "armsleep": _armsleep,
     "armbcast": _armbcast,

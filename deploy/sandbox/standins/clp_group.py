@@ -16,10 +16,11 @@ import queue
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .clp_controls import Controls
 from .clp_resources import Failed, FloatingIp, Resident, Script, SharedDisk
 from .place import Place, ask_json
 
@@ -65,12 +66,14 @@ class Group:
         members: gives the alive members in order of the failover policy.
         tell: tells the other nodes at once. Waiting for the next heartbeat would not do: a node that dies right after it began to start the
             group would have started it unknown to the others.
+        controls: what operators have suspended: a suspended monitor sees nothing.
     """
 
-    def __init__(self, place: Place, members: Callable[[], list[str]], tell: Callable[[], None]) -> None:
+    def __init__(self, place: Place, members: Callable[[], list[str]], tell: Callable[[], None], controls: Controls) -> None:
         self._place = place
         self._members = members
         self._tell = tell
+        self._controls = controls
         self._ip, self._disk, self._script = FloatingIp(place), SharedDisk(place), Script(place)
         self._residents = [Resident(place, service) for service in place.settings["services"]]
         self._disk_word = "SUCCESS"
@@ -183,13 +186,13 @@ class Group:
 
     # Activation
 
-    def activate(self, event: str, previous: str | None, hops: int = 0, generation: int = 0) -> None:
+    def activate(self, event: str, previous: str | None, tried: Iterable[str] = (), generation: int = 0) -> None:
         """Start the group here.
 
         Args:
             event: CLP_EVENT of this start.
             previous: the node it came from.
-            hops: how many nodes have failed to start it before.
+            tried: the nodes that have failed to start it before.
             generation: the newest one that whoever asks knows of.
         """
         with self.changed:
@@ -197,15 +200,15 @@ class Group:
                 return
             self.view = View(generation=max(generation, self.view.generation) + 1, owner=self._place.node, state=GOING_UP)
             self.change(event=event, previous=previous, resources=self._all_resources(OFFLINE), monitors=self._all_monitors(OFFLINE))
-        self._place.record("cluster", "group-activation-begin", event=event, previous=previous, hops=hops)
+        self._place.record("cluster", "group-activation-begin", event=event, previous=previous, tried=list(tried))
         try:
             self._start_resources()
         except Failed as reason:
-            self._place.record("cluster", "group-activation-end", ok=False, reason=str(reason))
-            self._activation_failed(hops)
+            self._place.record("cluster", "group-activation-end", event=event, previous=previous, ok=False, reason=str(reason))
+            self._activation_failed(tried)
             return
         self._online()
-        self._place.record("cluster", "group-activation-end", ok=True, reason="")
+        self._place.record("cluster", "group-activation-end", event=event, previous=previous, ok=True, reason="")
 
     def _start_resources(self) -> None:
         self._step(self._ip.name, "start", self._ip.start)
@@ -232,14 +235,15 @@ class Group:
         self._normal_since = time.monotonic()
         self.change(state=ONLINE, monitors=self._all_monitors("Normal"))
 
-    def _activation_failed(self, hops: int) -> None:
-        """One other node may try; after that the group stays as it is, for somebody to look at."""
-        heir = self._next_member()
-        if hops or heir is None:
+    def _activation_failed(self, tried: Iterable[str]) -> None:
+        """Each other node may try once, in policy order; after that the group stays as it is, for somebody to look at."""
+        heir = next((name for name in self._members() if name not in (self._place.node, *tried)), None)
+        if heir is None:
+            self._place.record("cluster", "no-destination", tried=[*tried, self._place.node])
             self.change(state=FAILURE)
             return
         self._deactivate("GROUPFAILOVER")
-        self._hand_over(heir, "FAILOVER", hops + 1)
+        self._hand_over(heir, "FAILOVER", (*tried, self._place.node))
 
     def recover(self) -> None:
         """This node returned while the group runs elsewhere: its start script is run with RECOVER."""
@@ -253,21 +257,24 @@ class Group:
     def _deactivate(self, factor: str) -> None:
         self._place.record("cluster", "group-deactivation-begin", factor=factor, event=self.view.event)
         self.change(state=GOING_DOWN, monitors=self._all_monitors(OFFLINE))
-        self._stop_residents_and_script(factor)
-        self._stop(self._disk.name, self._disk.stop)
-        self._stop(self._ip.name, self._ip.stop)
-        self._place.record("cluster", "group-deactivation-end", factor=factor)
+        good = self._stop_residents_and_script(factor)
+        good &= self._stop(self._disk.name, self._disk.stop)
+        good &= self._stop(self._ip.name, self._ip.stop)
+        self._place.record("cluster", "group-deactivation-end", factor=factor, ok=good)
 
-    def _stop_residents_and_script(self, factor: str) -> None:
+    def _stop_residents_and_script(self, factor: str) -> bool:
+        good = True
         for resident in reversed(self._residents):
-            self._stop(resident.name, resident.stop)
-        self._stop(self._script.name, lambda: self._script.run("stop.sh", self._clp() | {"CLP_FACTOR": factor}))
+            good &= self._stop(resident.name, resident.stop)
+        return self._stop(self._script.name, lambda: self._script.run("stop.sh", self._clp() | {"CLP_FACTOR": factor})) and good
 
-    def _stop(self, name: str, function: Callable[[], None]) -> None:
+    def _stop(self, name: str, function: Callable[[], None]) -> bool:
         try:
             self._step(name, "stop", function)
         except Failed as reason:
             self._shut_down(f"{name} could not be stopped: {reason}")
+            return False
+        return True
 
     def _shut_down(self, reason: str) -> None:
         """What the product would do now is to shut the OS down. It is written down, and done where the sandbox asks for it."""
@@ -283,11 +290,11 @@ class Group:
         )
         threading.Event().wait()  # the power goes off at any moment
 
-    def _hand_over(self, heir: str, event: str, hops: int = 0) -> None:
+    def _hand_over(self, heir: str, event: str, tried: Iterable[str] = ()) -> None:
         """Ask another node to start the group. If it dies before it does, the heartbeats tell, and the first member alive takes over."""
         generation = self.view.generation
         self.change(state=OFFLINE, owner=None, heir=heir, previous=self._place.node)
-        request = {"op": "activate", "event": event, "previous": self._place.node, "hops": hops, "generation": generation}
+        request = {"op": "activate", "event": event, "previous": self._place.node, "tried": list(tried), "generation": generation}
         try:
             refusal = ask_json(self._place.settings["nodes"][heir]["control"], request)["error"]
         except OSError as error:
@@ -339,7 +346,7 @@ class Group:
             with self.changed:
                 watching = self.busy == 0 and self.view.owner == self._place.node and self.view.state == ONLINE
             try:
-                if watching:
+                if watching and not self._controls.now.suspended:
                     self._check_residents()
             except Superseded:
                 pass  # taken from us at this very moment: whoever heard of it cleans up
@@ -347,6 +354,8 @@ class Group:
     def _check_residents(self) -> None:
         for resident in self._residents:
             if resident.detected or resident.process is None or resident.process.poll() is None:
+                continue
+            if resident.monitor in self._controls.now.monitors:
                 continue
             resident.detected = True
             code = resident.process.returncode
@@ -368,21 +377,26 @@ class Group:
             self._acted(resident, "failover", lambda: self._fail_over(heir))
         else:
             self._place.record("cluster", "monitor-acted", monitor=resident.monitor, action="none", heir=heir)
+            if heir is None:
+                self._place.record("cluster", "no-destination", tried=[self._place.node])
 
     def _acted(self, resident: Resident, action: str, operation: Callable[[], None]) -> None:
         self._place.record("cluster", "monitor-acted", monitor=resident.monitor, action=action)
         self.enqueue(operation)
 
     def _restart_in_place(self) -> None:
+        self._place.record("cluster", "resource-restart-begin", resource=self._script.name)
         self.change(state=GOING_UP, monitors=self._all_monitors(OFFLINE))
         self._stop_residents_and_script("RESOURCERESTART")
         self.change(event="START", previous=None)
         try:
             self._start_script_and_residents()
         except Failed:
-            self._activation_failed(0)
+            self._place.record("cluster", "resource-restart-end", resource=self._script.name, ok=False)
+            self._activation_failed(())
             return
         self._online()
+        self._place.record("cluster", "resource-restart-end", resource=self._script.name, ok=True)
 
     def _fail_over(self, heir: str) -> None:
         self._deactivate("GROUPFAILOVER")

@@ -14,21 +14,26 @@
 Folders::
 
     <base>/sandbox.json           settings and ports
-    <base>/shared/                the switchable disk (metadata/metadata.db, agent/)
-    <base>/records/*.jsonl        what everybody did: verbs status sleeps daemons cluster clusterlog broadcasts network
+    <base>/shared/                the switchable disk (metadata/metadata.db, agent/, dbms/user.db)
+    <base>/records/*.jsonl        what everybody did: verbs status sleeps daemons cluster clusterlog alerts broadcasts network
                                   clients driver
     <base>/faults/                faults of the whole sandbox
     <base>/<node>/boot-id         new at each start of the node, letters and digits
     <base>/<node>/disk            link to ../shared while the disk is attached
     <base>/<node>/server/bin/     dcserver dcstatus dcschedules dcmetaopen
     <base>/<node>/agent/bin/      dcagent dcstatus
-    <base>/<node>/clp/bin/        clpstat clpgrp clplogcmd armsleep armbcast
+    <base>/<node>/metadata/bin/   metastart metastop metastatus
+    <base>/<node>/dbms/bin/       dbstart dbstop dbstatus
+    <base>/<node>/clp/bin/        clpstat clpgrp clpcl clpmonctrl clplogcmd armsleep armbcast
+    <base>/<node>/clp/etc/        alerts.json (commands of the alert extension), api-password
     <base>/<node>/scripts/        start.sh stop.sh watch.sh site.env
     <base>/<node>/faults/ log/ run/
+    <base>/dbhost/                only with a remote DBMS: its machine, outside the cluster, with a disk of its own
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -45,7 +50,7 @@ from types import TracebackType
 from typing import Any
 
 from . import dc_metadata, processes, records
-from .place import LOOPBACK, ask, ask_json
+from .place import DATABASE_HOST, LOOPBACK, ask, ask_json
 
 GUIDE = Path(__file__).resolve().parent.parent / "guide"
 RUN = Path(__file__).resolve().parent / "_run.py"
@@ -56,8 +61,16 @@ NODE_COMMANDS = {
     "server/bin/dcmetaopen": "dc_commands server dcmetaopen",
     "agent/bin/dcagent": "dc_commands agent dcagent",
     "agent/bin/dcstatus": "dc_commands agent dcstatus",
+    "metadata/bin/metastart": "dc_commands metadata metastart",
+    "metadata/bin/metastop": "dc_commands metadata metastop",
+    "metadata/bin/metastatus": "dc_commands metadata metastatus",
+    "dbms/bin/dbstart": "dc_commands dbms dbstart",
+    "dbms/bin/dbstop": "dc_commands dbms dbstop",
+    "dbms/bin/dbstatus": "dc_commands dbms dbstatus",
     "clp/bin/clpstat": "clp_commands clpstat",
     "clp/bin/clpgrp": "clp_commands clpgrp",
+    "clp/bin/clpcl": "clp_commands clpcl",
+    "clp/bin/clpmonctrl": "clp_commands clpmonctrl",
     "clp/bin/clplogcmd": "clp_commands clplogcmd",
     "clp/bin/armsleep": "clp_commands armsleep",
     "clp/bin/armbcast": "clp_commands armbcast",
@@ -65,6 +78,10 @@ NODE_COMMANDS = {
 # Below the range from which Linux and macOS take the ports of outgoing connections: otherwise a client that tries a port on which nobody
 # listens may be given that very port as its own, and be connected to itself.
 PORTS = range(20_000, 32_000)
+PORTS_A_SANDBOX = 100
+NODE_PORTS = ("server", "agent", "metadata", "dbms", "control", "rest", "heartbeat")
+NETWORK_PORTS = ("control", "server", "agent", "dbms")
+API_USER = "operator"
 
 
 class SandboxCluster:
@@ -74,7 +91,9 @@ class SandboxCluster:
         base: the sandbox's folder. If a sandbox is there already, whatever still runs of it is ended and its shared disk is kept.
         nodes: node names in order of the failover policy, best first.
         group: the failover group's name.
-        services: the services that have a resident watch script and a monitor each.
+        services: the services that have a resident watch script and a monitor each, in their start order.
+        databases: where the DBMS is that the agent connects to: ``local``, ``remote`` or, the agent needs none, None.
+        metadata_by_server: whether the server's start and stop are those of the metadata DB too; otherwise somebody else's (G44).
         armsleep_scale: what ``armsleep 1`` really waits, in seconds.
         heartbeat_interval_s: pause between two heartbeats.
         heartbeat_timeout_s: silence after which a node is declared dead.
@@ -97,6 +116,8 @@ class SandboxCluster:
         *,
         group: str = "failover1",
         services: Iterable[str] = ("agent", "server"),
+        databases: str | None = None,
+        metadata_by_server: bool = True,
         armsleep_scale: float = 0.05,
         heartbeat_interval_s: float = 0.2,
         heartbeat_timeout_s: float = 3.0,
@@ -119,15 +140,21 @@ class SandboxCluster:
         self._network: subprocess.Popen[bytes] | None = None
         self._end_former()
         self.id = "s" + secrets.token_hex(6)
-        ports = _free_ports(5 * len(self.nodes) + 3)
+        self._port_guard: int | None
+        self._port_guard, ports = _reserve_ports()
         self.settings: dict[str, Any] = {
             "id": self.id,
             "driver": os.getpid(),
             "cluster": "sandbox",
-            "nodes": {node: {name: next(ports) for name in ("server", "agent", "metadata", "control", "heartbeat")} for node in self.nodes},
-            "network": {name: next(ports) for name in ("control", "server", "agent")},
+            "nodes": {node: {name: next(ports) for name in NODE_PORTS} for node in self.nodes},
+            "machines": {DATABASE_HOST: {"dbms": next(ports)}} if databases == "remote" else {},
+            "network": {name: next(ports) for name in NETWORK_PORTS},
             "group": group,
             "services": list(services),
+            "databases": databases,
+            "metadata_by_server": metadata_by_server,
+            "rest_user": API_USER,
+            "rest_password": secrets.token_hex(8),
             "python": sys.executable,
             "armsleep_scale": armsleep_scale,
             "heartbeat_interval_s": heartbeat_interval_s,
@@ -166,12 +193,20 @@ class SandboxCluster:
     @property
     def address(self) -> tuple[str, int]:
         """Host and port at which clients reach the server by its floating IP address."""
-        return LOOPBACK, self.settings["network"]["server"]
+        return self.address_of("server")
 
     @property
     def agent_address(self) -> tuple[str, int]:
         """Host and port at which the agent is reached by its floating IP address."""
-        return LOOPBACK, self.settings["network"]["agent"]
+        return self.address_of("agent")
+
+    def address_of(self, component: str) -> tuple[str, int]:
+        """Host and port at which server, agent or dbms is reached by the floating IP address."""
+        return LOOPBACK, self.settings["network"][component]
+
+    def api_url(self, node: str) -> str:
+        """Where the node's RESTful API is; ``API_USER`` and the password in ``<node>/clp/etc/api-password`` are its account."""
+        return f"http://{LOOPBACK}:{self.settings['nodes'][node]['rest']}"
 
     def node_dir(self, node: str) -> Path:
         """A node's folder."""
@@ -210,14 +245,24 @@ class SandboxCluster:
         _write(self.base / "sandbox.json", json.dumps(self.settings, indent=1))
         for node in self.nodes:
             self._prepare_node(node)
+        for machine in self.settings["machines"]:
+            self._prepare_folders(machine)
+            (self.node_dir(machine) / "own-disk").mkdir(exist_ok=True)
+            (self.node_dir(machine) / "disk").symlink_to("own-disk")
 
-    def _prepare_node(self, node: str) -> None:
-        folder = self.node_dir(node)
-        for name in ("faults", "log", "run", "scripts", "server/bin", "agent/bin", "clp/bin"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+    def _prepare_folders(self, machine: str) -> None:
+        folder = self.node_dir(machine)
+        for path in ("faults", "log", "run", "scripts", "clp/etc", *{str(Path(path).parent) for path in NODE_COMMANDS}):
+            (folder / path).mkdir(parents=True, exist_ok=True)
         (folder / "disk").unlink(missing_ok=True)
         for path, words in NODE_COMMANDS.items():
-            _write(folder / path, self._wrapper(node, words), executable=True)
+            _write(folder / path, self._wrapper(machine, words), executable=True)
+
+    def _prepare_node(self, node: str) -> None:
+        self._prepare_folders(node)
+        password = self.node_dir(node) / "clp" / "etc" / "api-password"
+        _write(password, self.settings["rest_password"] + "\n")
+        password.chmod(0o600)
         self.install_scripts(node, {name: (GUIDE / name).read_text(encoding="utf-8") for name in ("start.sh", "stop.sh", "watch.sh")})
 
     def _wrapper(self, node: str, words: str) -> str:
@@ -246,11 +291,16 @@ class SandboxCluster:
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in (self.site(node) | dict(site or {})).items()]
         _write(folder / "site.env", "".join(lines))
 
+    def install_alert_commands(self, node: str, commands: Mapping[str, list[str]]) -> None:
+        """Have the node's alert extension run command lines for events: ``rm@9`` -> lines, in which ``%%MSG%%`` is the event's text."""
+        _write(self.node_dir(node) / "clp" / "etc" / "alerts.json", json.dumps(dict(commands), indent=1))
+
     # Power
 
     def start_node(self, node: str) -> None:
         """Switch a node on: a new boot id, and its cluster service starts."""
         self._start_network()
+        self._start_machines()
         if self.processes(node):
             raise RuntimeError(f"{node} is on already")
         boot = "b" + secrets.token_hex(8)
@@ -293,6 +343,9 @@ class SandboxCluster:
         processes.kill(self.id, str(self.base))
         self._reap()
         self._network = None
+        if self._port_guard is not None:
+            os.close(self._port_guard)
+            self._port_guard = None
 
     def processes(self, node: str | None = None) -> list[str]:
         """``<pid> <command line>`` of what lives on ``node``, or in the whole sandbox."""
@@ -309,6 +362,13 @@ class SandboxCluster:
         argv = [sys.executable, "-I", "-S", str(RUN), "network", str(self.base)]
         self._network = self._spawn(self.base / "network.log", argv, environment)
         self.wait_for("the network", lambda: _listens(self.settings["network"]["control"]))
+
+    def _start_machines(self) -> None:
+        """What is outside the cluster is simply there: the remote DBMS runs."""
+        for machine in self.settings["machines"]:
+            if self.run(machine, "dbms/bin/dbstatus").returncode:
+                self.run(machine, "dbms/bin/dbstart")
+                self.wait_for("the remote DBMS", lambda machine=machine: self.run(machine, "dbms/bin/dbstatus").returncode == 0)  # type: ignore[misc]
 
     def _spawn(self, log: Path, argv: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with log.open("ab") as output:
@@ -413,16 +473,12 @@ class SandboxCluster:
 
     def schedules(self) -> list[dict[str, str]]:
         """The schedules as the metadata DB has them: name, startup_mode, state."""
-        with sqlite3.connect(self.shared / "metadata" / "metadata.db") as database:
-            rows = database.execute("SELECT name, startup_mode, state FROM schedules ORDER BY rowid").fetchall()
-        database.close()
+        rows = _rows(self.shared / "metadata" / "metadata.db", "SELECT name, startup_mode, state FROM schedules ORDER BY rowid")
         return [{"name": name, "startup_mode": mode, "state": state} for name, mode, state in rows]
 
     def schedule_runs(self) -> list[dict[str, Any]]:
         """Every run of a schedule that the metadata DB still has, oldest first: schedule, node, time."""
-        with sqlite3.connect(self.shared / "metadata" / "metadata.db") as database:
-            rows = database.execute("SELECT schedule, node, time FROM runs ORDER BY rowid").fetchall()
-        database.close()
+        rows = _rows(self.shared / "metadata" / "metadata.db", "SELECT schedule, node, time FROM runs ORDER BY rowid")
         return [{"schedule": schedule, "node": node, "time": when} for schedule, node, when in rows]
 
     def reset_schedules(self, schedules: Iterable[tuple[str, str, str]] = dc_metadata.DEFAULT_SCHEDULES) -> None:
@@ -442,9 +498,18 @@ class SandboxCluster:
         except OSError:
             return False
 
+    def user_writes(self) -> list[dict[str, Any]]:
+        """What clients had the agent write into the user database, oldest first: text, node (of the agent), time."""
+        base = self.shared if self.settings["databases"] == "local" else self.node_dir(DATABASE_HOST) / "own-disk"
+        rows = _rows(base / "dbms" / "user.db", "SELECT text, node, time FROM writes ORDER BY rowid")
+        return [{"text": text, "node": node, "time": when} for text, node, when in rows]
+
     def start_clients(self, interval_s: float = 0.1) -> subprocess.Popen[bytes]:
-        """Start the client process (not on any node); it ends with ``shutdown``, or by ``terminate`` on what is returned."""
-        host, port = self.address
+        """Start the client process (not on any node), which writes to the server, or to the agent where the group has no server.
+
+        It ends with ``shutdown``, or by ``terminate`` on what is returned.
+        """
+        host, port = self.address_of("server" if "server" in self.settings["services"] else "agent")
         argv = [sys.executable, "-I", "-S", str(RUN), "clients", str(self.base), host, str(port), str(interval_s)]
         return self._spawn(self.base / "clients.log", argv, dict(os.environ) | {processes.MARK: f"{self.id}/.clients"})
 
@@ -453,8 +518,9 @@ class SandboxCluster:
     def set_fault(self, name: str, content: str | float = "", node: str | None = None) -> None:
         """Set a fault on a node, or on the whole sandbox (None).
 
-        ``start-seconds-<component>``, ``stop-seconds-<component>``: how long it takes (server, agent; start also metadata).
-        ``fail-<component>-<verb>``: the exit code; the verb may be ``dcstatus``. ``hang-<component>-<verb>``: until cleared.
+        ``start-seconds-<component>``, ``stop-seconds-<component>``: how long it takes (server, agent; start also metadata, dbms).
+        ``fail-<component>-<verb>``: the exit code; the verb may be ``dcstatus``, ``dbstatus``, ``metastatus``. ``hang-<component>-<verb>``:
+        until cleared.
         ``unhealthy-<component>``: runs, and says that it is not healthy. ``disk-held``: a stop leaves the metadata DB running.
         ``schedules-not-resumed``, ``schedules-surprise``: schedule names, one a line. ``attach-fails``: sd1 cannot be attached.
         ``partition``: no heartbeat arrives, nor is one sent.
@@ -532,10 +598,29 @@ def _write(path: Path, text: str, *, executable: bool = False) -> None:
     aside.replace(path)
 
 
-def _free_ports(count: int) -> Iterator[int]:
-    """``count`` ports on which nobody listens now, neither by TCP nor by UDP."""
-    found = (port for port in random.sample(PORTS, len(PORTS)) if _free(port))
-    return iter([next(found) for _ in range(count)])
+def _rows(path: Path, query: str) -> list[Any]:
+    """What a database on the switchable disk has to say; nothing while there is none."""
+    if not path.exists():
+        return []
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        return database.execute(query).fetchall()
+
+
+def _reserve_ports() -> tuple[int, Iterator[int]]:
+    """A range of ports of our own: the descriptor that keeps it ours, and the ports on which nobody listens now, by TCP or by UDP.
+
+    Sandboxes that are made at the same time would otherwise choose the same ports: most are bound only when a node is switched on. So each
+    holds the first port of its range for as long as it lives, bound and not listened on.
+    """
+    for first in random.sample(PORTS[::PORTS_A_SANDBOX], len(PORTS) // PORTS_A_SANDBOX):
+        guard = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            guard.bind((LOOPBACK, first))
+        except OSError:
+            guard.close()
+            continue
+        return guard.detach(), (port for port in range(first + 1, first + PORTS_A_SANDBOX) if _free(port))
+    raise OSError("no range of ports is free")
 
 
 def _free(port: int) -> bool:

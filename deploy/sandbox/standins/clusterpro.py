@@ -7,8 +7,10 @@ Rules it follows, each in ``_Cluster.tick``:
 - While the group has never been started since the cluster came up, the first member in policy order starts it, as soon as all nodes are
   members or the grace is over. After ``clpgrp -t`` it stays stopped.
 - If the node that has the group, or was asked to start it, is dead, the first member in policy order takes over with FAILOVER.
+- While the cluster is suspended none of this happens.
 
-Control protocol (TCP, loopback, one JSON object each way): ``status``, ``start``, ``stop``, ``move``, ``activate``, ``log``, ``leave``.
+Control protocol (TCP, loopback, one JSON object each way): ``status``, ``start``, ``stop``, ``move``, ``activate``, ``log``, ``leave``,
+``suspend``, ``resume``, ``monitors``, ``controls``. The RESTful API (``clp_rest.py``) is another way to ask the same.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from . import clp_rest
+from .clp_alerts import ReportingPlace
+from .clp_controls import Controls
 from .clp_group import FAILURE, OFFLINE, ONLINE, Group, View, control_timeout_s
 from .clp_membership import Membership, Peer, read_boot
 from .dc_daemon import listener
@@ -32,8 +37,9 @@ class _Cluster:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.boot = read_boot(place)
+        self.controls = Controls()
         self.membership = Membership(place, self.boot, self.message, self.heard, self.tick)
-        self.group = Group(place, self.membership.members, self.membership.send)
+        self.group = Group(place, self.membership.members, self.membership.send, self.controls)
         self.member = False
         self.leaving = False  # shutting down: nothing new is begun
         self.left = False  # the group is given away: the others are told
@@ -48,6 +54,7 @@ class _Cluster:
         self.group.begin()
         with listener(self.place.ports["control"], self.answer) as server:
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 5}, daemon=True).start()
+            clp_rest.serve(self.place, self._perform)
             self.membership.run(self.ended)
         self.place.record("cluster", "node-down", boot=self.boot)
 
@@ -55,15 +62,16 @@ class _Cluster:
 
     def message(self) -> dict[str, Any]:
         """What this node tells the others."""
-        return {"member": self.member, "leaving": self.left, "view": self.group.seen()}
+        return {"member": self.member, "leaving": self.left, "view": self.group.seen(), "controls": self.controls.plain()}
 
     def heard(self, _peer: Peer, message: dict[str, Any]) -> None:
         """What another node tells us."""
+        self.controls.told(message["controls"])
         self.group.told(message["view"])
 
     def tick(self) -> None:
         """Judge our own situation, once per heartbeat."""
-        if self.leaving:
+        if self.leaving or self.controls.now.suspended:
             return
         if not self.member:
             self._join_if_due()
@@ -101,7 +109,11 @@ class _Cluster:
         if holder in (None, self.place.node) or self.membership.alive(holder) or not self._first():
             return
         if time.monotonic() - self.started > self.membership.timeout_s:  # before that, not heard does not mean dead
-            self.group.enqueue(lambda: self.group.activate("FAILOVER", view["owner"] or view["previous"]))
+            self.group.enqueue(lambda: self._take_over(view["owner"] or view["previous"]))
+
+    def _take_over(self, previous: str | None) -> None:
+        self.place.record("cluster", "group-takeover", previous=previous)
+        self.group.activate("FAILOVER", previous)
 
     # Commands
 
@@ -125,6 +137,10 @@ class _Cluster:
                 self._activate(request)
             case "leave":
                 self._leave()
+            case "controls":
+                self.controls.told(request["controls"])
+            case "suspend" | "resume" | "monitors":
+                self._control(request)
             case "start" | "stop" | "move":
                 self._operate(request)
             case unknown:
@@ -134,7 +150,9 @@ class _Cluster:
     def _status(self) -> dict[str, Any]:
         nodes = {self.place.node: self._state(self.member, True)}
         nodes |= {peer.name: self._state(peer.member, peer.alive) for peer in self.membership.peers.values()}
-        return {"node": self.place.node, "nodes": nodes, "view": self.group.seen()}
+        view = self.group.seen()
+        view["monitors"] = self.controls.shown(view["monitors"] | {"userw": "Normal"})
+        return {"node": self.place.node, "nodes": nodes, "view": view, "suspended": self.controls.now.suspended}
 
     @staticmethod
     def _state(member: bool, alive: bool) -> str:
@@ -145,8 +163,28 @@ class _Cluster:
     def _activate(self, request: dict[str, Any]) -> None:
         if not self.member or self.leaving:
             raise ValueError(f"{self.place.node} is not a member of the cluster")
-        event, previous, hops, generation = (request[name] for name in ("event", "previous", "hops", "generation"))
-        self.group.enqueue(lambda: self.group.activate(event, previous, hops, generation))
+        event, previous, tried, generation = (request[name] for name in ("event", "previous", "tried", "generation"))
+        self.group.enqueue(lambda: self.group.activate(event, previous, tried, generation))
+
+    def _control(self, request: dict[str, Any]) -> None:
+        """Set something for the whole cluster, and have every node that lives know it before we answer."""
+        if request["op"] == "monitors":
+            self.controls.suspend_monitors(self._monitors(request["names"]), request["suspended"])
+        elif self.controls.now.suspended == (request["op"] == "suspend"):
+            raise ValueError(f"the cluster is {'suspended already' if self.controls.now.suspended else 'not suspended'}")
+        else:
+            self.controls.suspend(request["op"] == "suspend")
+        self.place.record("cluster", "control", **request)
+        for name in self.membership.peers:
+            if self.membership.alive(name):
+                ask_json(self.place.settings["nodes"][name]["control"], {"op": "controls", "controls": self.controls.plain()})
+
+    def _monitors(self, names: list[str]) -> list[str]:
+        known = [*self.group.view.monitors, "userw"]
+        for name in names:
+            if name not in known:
+                raise ValueError(f"there is no monitor {name}")
+        return names or known
 
     def _leave(self) -> None:
         """Give the group away, tell the others, and end."""
@@ -159,6 +197,8 @@ class _Cluster:
 
     def _operate(self, request: dict[str, Any]) -> None:
         """Carry out clpgrp on the node that it concerns: here, or passed on to where the group is."""
+        if self.controls.now.suspended:
+            raise ValueError("the cluster is suspended")
         view = self.group.seen()
         where = request.get("host") or (self.place.node if request["op"] == "start" else view["owner"])
         if request["op"] != "start" and view["owner"] is None:
@@ -212,5 +252,5 @@ class _Cluster:
 
 def main(argv: list[str]) -> int:
     """Be the cluster service of the node in folder ``argv[0]``."""
-    _Cluster(Place(argv[0])).run()
+    _Cluster(ReportingPlace(argv[0])).run()
     return 0

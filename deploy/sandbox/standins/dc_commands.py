@@ -1,14 +1,21 @@
-"""The commands of a DataCoordinator installation: dcserver, dcagent, dcstatus, dcschedules, dcmetaopen.
+"""The commands of a DataCoordinator installation and of the databases beside it.
 
-Each is a short shell wrapper in ``<node>/server/bin`` or ``<node>/agent/bin`` that ends up here. Exit codes: 0 good, 1 not (with the
-reason on stderr), 2 wrong usage, or whatever a fault says:
+===========================  =======================================================================================================
+``server/bin``               dcserver VERB, dcstatus, dcschedules, dcmetaopen
+``agent/bin``                dcagent VERB, dcstatus
+``metadata/bin``             metastart, metastop, metastatus: the operating system's service of the metadata DB (G33, G44)
+``dbms/bin``                 dbstart, dbstop, dbstatus: the DBMS that an agent connects to (G2, G24)
+===========================  =======================================================================================================
 
-- ``fail-<component>-<verb>``: end with that code and do nothing (the verb may be ``dcstatus``);
+Each is a short shell wrapper in that folder of its node and ends up here. Exit codes: 0 good, 1 not (with the reason on stderr), 2 wrong
+usage, or whatever a fault says:
+
+- ``fail-<component>-<verb>``: end with that code and do nothing (the verb may be the status command's name);
 - ``hang-<component>-<verb>``: hang before doing anything, as long as the fault stands;
 - ``disk-held``: a stop leaves the metadata DB server running.
 
-Every dcserver and dcagent call leaves two lines in ``records/verbs.jsonl``: ``begin``, with its chain of parents, and ``end`` with the
-exit code; both carry the same ``pid`` and ``begin``. A call that was killed has no ``end``.
+Every call that starts or stops something leaves two lines in ``records/verbs.jsonl``: ``begin``, with its chain of parents, and ``end``
+with the exit code; both carry the same ``pid`` and ``begin``. A call that was killed has no ``end``.
 """
 
 from __future__ import annotations
@@ -27,6 +34,9 @@ if TYPE_CHECKING:
 
 START_VERBS = ("start", "recover")
 STOP_VERBS = ("stop", "faststop")
+SERVICE_VERBS = {"metastart": "start", "metastop": "stop", "dbstart": "start", "dbstop": "stop"}
+"""Commands that are a verb by themselves."""
+DATABASES = ("metadata", "dbms")
 STOP_TIMEOUT_S = 600.0
 END_TIMEOUT_S = 10.0
 
@@ -40,8 +50,8 @@ def main(argv: list[str]) -> int:
     component, command, folder, *arguments = argv
     place = Place(folder)
     try:
-        if command == "dcstatus":
-            return _status(place, component)
+        if command in ("dcstatus", "metastatus", "dbstatus"):
+            return _status(place, component, command)
         if command == "dcschedules":
             return _schedules(place)
         if command == "dcmetaopen":
@@ -52,14 +62,21 @@ def main(argv: list[str]) -> int:
         return 1
 
 
-def _status(place: Place, component: str) -> int:
+def _status(place: Place, component: str, command: str) -> int:
     began = time.time()
-    code = _faulty(place, component, "dcstatus")
+    code = _faulty(place, component, command)
     if code is None:
-        code, answer = _asked_status(place, component)
+        code, answer = _service_state(place) if command == "metastatus" else _asked_status(place, component)
         print(answer)
-    place.record("status", "dcstatus", component=component, code=code, begin=began, pid=os.getpid(), parent=os.getppid())
+    place.record("status", command, component=component, code=code, begin=began, pid=os.getpid(), parent=os.getppid())
     return code
+
+
+def _service_state(place: Place) -> tuple[int, str]:
+    """What the operating system knows of a service: whether it runs, not whether it answers."""
+    from . import dc_daemon
+
+    return (0, "running") if dc_daemon.running(place, "metadata") else (1, "stopped")
 
 
 def _asked_status(place: Place, component: str) -> tuple[int, str]:
@@ -92,13 +109,14 @@ def _open_metadata(place: Place) -> int:
 
 
 def _recorded_verb(place: Place, component: str, command: str, arguments: list[str]) -> int:
-    verb, began, code = arguments[0] if arguments else "", time.time(), 1
+    words = [SERVICE_VERBS[command], *arguments] if command in SERVICE_VERBS else arguments
+    verb, began, code = words[0] if words else "", time.time(), 1
     common = {"component": component, "verb": verb, "pid": os.getpid(), "begin": began}
     place.record("verbs", "begin", **common, argv=[command, *arguments], chain=_chain(place))
     try:
-        if verb not in START_VERBS + STOP_VERBS or len(arguments) != 1:
+        if verb not in START_VERBS + STOP_VERBS or len(words) != 1:
             code = 2
-            print(f"usage: {command} start|recover|stop|faststop", file=sys.stderr)
+            print(f"usage: {command}" + ("" if command in SERVICE_VERBS else " start|recover|stop|faststop"), file=sys.stderr)
         else:
             code = _verb(place, component, verb)
     finally:
@@ -138,7 +156,7 @@ def _start(place: Place, component: str, verb: str) -> None:
     descriptor = dc_daemon.lock(place, component)
     if descriptor is None:
         raise Refused(f"the {component} is running already on this node")
-    if component == "server":
+    if component == "server" and place.settings["metadata_by_server"]:
         # G44: the guide has the metadata DB started 'by the cluster software' and shows no script that does; here the server's start does.
         metadata = dc_daemon.lock(place, "metadata")
         if metadata is not None:
@@ -149,22 +167,24 @@ def _start(place: Place, component: str, verb: str) -> None:
 def _stop(place: Place, component: str, verb: str) -> None:
     from . import dc_daemon
 
+    if component == "metadata" and place.fault("disk-held") is not None:
+        return
     if dc_daemon.running(place, component):
         _ask_to_end(place, component, verb)
     elif not place.attached():
         raise Refused(f"the switchable disk is not attached to this node ({place.disk})")
     else:
         print(f"the {component} was not running")
-    if component == "server" and dc_daemon.running(place, "metadata") and place.fault("disk-held") is None:
+    if component == "server" and place.settings["metadata_by_server"] and dc_daemon.running(place, "metadata"):
         # G44 again: whether a stop ends the metadata DB is not said; here it does, unless the fault says otherwise.
-        _ask_to_end(place, "metadata", verb)
+        _stop(place, "metadata", verb)
 
 
 def _ask_to_end(place: Place, component: str, verb: str) -> None:
     from . import dc_daemon
 
     deadline = time.monotonic() + END_TIMEOUT_S
-    request = json.dumps({"op": "stop"}) if component == "metadata" else f"STOP {verb}"
+    request = json.dumps({"op": "stop"}) if component in DATABASES else f"STOP {verb}"
     while dc_daemon.running(place, component):
         if time.monotonic() > deadline:
             raise Refused(f"the {component} does not end")

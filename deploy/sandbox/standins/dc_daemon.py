@@ -1,4 +1,4 @@
-"""What the three DataCoordinator daemons have in common: how they leave their caller, prove that they live, and listen.
+"""What the daemons of DataCoordinator and of the DBMS have in common: how they leave their caller, prove that they live, and listen.
 
 A daemon is recognised by a lock, not by its PID: ``<node>/run/<component>.lock`` is locked by the command that starts the daemon
 and inherited by it, so that of two starts at the same moment one is refused, and the lock is free the moment the process is gone,
@@ -18,6 +18,8 @@ from collections.abc import Callable
 from .place import LOOPBACK, Place
 
 DISK_CHECK_INTERVAL_S = 0.5
+PROGRAMS = {"server": "dc_server", "agent": "dc_agent", "metadata": "dc_metadata", "dbms": "dbms"}
+"""Component -> the module that is its daemon."""
 
 
 def lock(place: Place, component: str, *, shared: bool = False) -> int | None:
@@ -53,7 +55,7 @@ def launch(place: Place, component: str, verb: str, descriptor: int) -> None:
     _redirect(place.path("log", f"{component}.log"))
     os.set_inheritable(descriptor, True)
     run = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_run.py")
-    os.execv(sys.executable, [sys.executable, "-I", "-S", run, f"dc_{component}", place.folder, verb, str(descriptor)])
+    os.execv(sys.executable, [sys.executable, "-I", "-S", run, PROGRAMS[component], place.folder, verb, str(descriptor)])
 
 
 def _redirect(log: str) -> None:

@@ -1,17 +1,14 @@
-"""The metadata DB server: owns the SQLite file on the switchable disk and speaks JSON lines over TCP.
+"""The metadata DB server, with the schedules and what clients write (``db_daemon.py`` has the protocol).
 
-A request is ``{"op": <name>, ...}``, the answer ``{"ok": true, ...}`` or ``{"ok": false, "error": <text>}``. One process on the active
-node has the file open; every request looks first whether the disk is still there.
+Requests: ``ping``, ``read``, ``apply``, ``replace``, ``run``, ``write``, ``stop``.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
-import threading
 from typing import Any
 
-from .dc_daemon import Daemon
+from .db_daemon import DatabaseServer, connect
 from .place import Place
 
 SCHEMA = """
@@ -38,10 +35,7 @@ def open_database(path: str) -> sqlite3.Connection:
     Raises:
         sqlite3.Error: the file cannot be opened, as on a node which does not have the disk.
     """
-    # Nobody cuts this machine's power, only processes are killed: without fsync a committed row is safe all the same.
-    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    connection.execute("PRAGMA synchronous=OFF")
-    connection.executescript(SCHEMA)
+    connection = connect(path, SCHEMA)
     if connection.execute("INSERT OR IGNORE INTO meta VALUES ('last_stop', 'none')").rowcount:
         replace_schedules(connection, DEFAULT_SCHEDULES)
     return connection
@@ -55,44 +49,22 @@ def replace_schedules(connection: sqlite3.Connection, schedules: Any) -> None:
     connection.execute("COMMIT")
 
 
-class MetadataServer(Daemon):
+class MetadataServer(DatabaseServer):
     """The daemon around the file."""
 
     component = "metadata"
 
     def __init__(self, place: Place, verb: str) -> None:
         super().__init__(place, verb)
-        self._guard = threading.Lock()
         self._since_pruned = 0
-        self._database: sqlite3.Connection  # opened by begin; nothing is asked of it before that is over
 
-    def begin(self) -> None:
-        """Open the file.
-
-        Raises:
-            OSError: this node does not have the disk, or the file cannot be opened.
-        """
+    def open(self) -> sqlite3.Connection:
+        """Open the metadata DB."""
         self.place.folder_on_disk("metadata")
-        try:
-            self._database = open_database(self.place.metadata)
-        except sqlite3.Error as error:
-            raise OSError(str(error)) from error
+        return open_database(self.place.metadata)
 
-    def answer(self, line: str) -> str:
-        """Answer one request."""
-        self.check_disk()
-        request = json.loads(line)
-        if request["op"] == "stop":
-            self.end("stopped")
-        if not self.healthy:
-            return json.dumps({"ok": False, "error": "starting"})
-        try:
-            with self._guard:
-                return json.dumps({"ok": True, **self._perform(request)}, ensure_ascii=False)
-        except sqlite3.Error as error:
-            return json.dumps({"ok": False, "error": str(error)})
-
-    def _perform(self, request: dict[str, Any]) -> dict[str, Any]:
+    def perform(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Carry out one request."""
         match request["op"]:
             case "ping":
                 return {}
@@ -101,34 +73,34 @@ class MetadataServer(Daemon):
             case "apply":
                 self._apply(request["states"], request["last_stop"])
             case "replace":
-                replace_schedules(self._database, request["schedules"])
+                replace_schedules(self.database, request["schedules"])
             case "run":
                 self._run([(name, request["node"], request["time"]) for name in request["schedules"]])
             case "write":
-                self._database.execute("INSERT INTO writes VALUES (?, ?, ?)", (request["text"], request["node"], request["time"]))
-            case unknown:
-                raise sqlite3.Error(f"unknown op {unknown}")
+                self.database.execute("INSERT INTO writes VALUES (?, ?, ?)", (request["text"], request["node"], request["time"]))
+            case _:
+                return super().perform(request)
         return {}
 
     def _read(self) -> dict[str, Any]:
-        rows = self._database.execute("SELECT name, startup_mode, state FROM schedules ORDER BY rowid").fetchall()
-        last_stop = self._database.execute("SELECT value FROM meta WHERE key = 'last_stop'").fetchone()[0]
+        rows = self.database.execute("SELECT name, startup_mode, state FROM schedules ORDER BY rowid").fetchall()
+        last_stop = self.database.execute("SELECT value FROM meta WHERE key = 'last_stop'").fetchone()[0]
         return {"schedules": rows, "last_stop": last_stop}
 
     def _apply(self, states: dict[str, str], last_stop: str) -> None:
-        self._database.execute("BEGIN IMMEDIATE")
-        self._database.executemany("UPDATE schedules SET state = ? WHERE name = ?", [(state, name) for name, state in states.items()])
-        self._database.execute("UPDATE meta SET value = ? WHERE key = 'last_stop'", (last_stop,))
-        self._database.execute("COMMIT")
+        self.database.execute("BEGIN IMMEDIATE")
+        self.database.executemany("UPDATE schedules SET state = ? WHERE name = ?", [(state, name) for name, state in states.items()])
+        self.database.execute("UPDATE meta SET value = ? WHERE key = 'last_stop'", (last_stop,))
+        self.database.execute("COMMIT")
 
     def _run(self, rows: list[tuple[str, str, float]]) -> None:
-        self._database.execute("BEGIN IMMEDIATE")
-        self._database.executemany("INSERT INTO runs VALUES (?, ?, ?)", rows)
+        self.database.execute("BEGIN IMMEDIATE")
+        self.database.executemany("INSERT INTO runs VALUES (?, ?, ?)", rows)
         self._since_pruned += len(rows)
         if self._since_pruned > RUNS_KEPT // 4:  # a sandbox may stay up for weeks
-            self._database.execute("DELETE FROM runs WHERE rowid <= (SELECT max(rowid) FROM runs) - ?", (RUNS_KEPT,))
+            self.database.execute("DELETE FROM runs WHERE rowid <= (SELECT max(rowid) FROM runs) - ?", (RUNS_KEPT,))
             self._since_pruned = 0
-        self._database.execute("COMMIT")
+        self.database.execute("COMMIT")
 
 
 def main(argv: list[str]) -> int:

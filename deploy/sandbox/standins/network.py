@@ -3,7 +3,10 @@
 A floating IP address is no property of a machine: it belongs to whichever node announced it last, also while its former holder hangs
 with all its sockets open. So it lives outside the nodes. A node claims it (``{"op": "claim", "node": ...}`` on the control port) or
 releases it; while it is claimed, connections to the fixed ports are passed on to that node's own ports; a change of
-hands cuts what was open. While nobody has the address, nothing listens there.
+hands cuts what was open.
+
+A fixed port takes connections only while the holder of the address has somebody listening behind it, as a machine refuses them
+otherwise; that is looked at every ``FOLLOW_INTERVAL_S``. While nobody has the address, nothing listens there.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
+import struct
 import time
 from typing import Any
 
@@ -18,6 +23,8 @@ from . import records
 from .place import LOOPBACK
 
 CHUNK_BYTES = 65536
+FOLLOW_INTERVAL_S = 0.1
+LOOK_TIMEOUT_S = 1.0
 
 
 class Network:
@@ -28,14 +35,15 @@ class Network:
         with open(os.path.join(base, "sandbox.json"), encoding="utf-8") as file:
             self._settings: dict[str, Any] = json.load(file)
         self._owner: str | None = None
-        self._listeners: list[asyncio.Server] = []
+        self._services = [name for name in self._settings["network"] if name != "control"]
+        self._listeners: dict[str, asyncio.Server] = {}
         self._open: set[asyncio.StreamWriter] = set()
 
     async def serve(self) -> None:
         """Answer claims until the process is ended."""
         server = await asyncio.start_server(self._control, LOOPBACK, self._settings["network"]["control"])
         async with server:
-            await server.serve_forever()
+            await self._follow()
 
     async def _control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = await reader.readline()
@@ -56,11 +64,37 @@ class Network:
             return
         self._cut()
         self._owner = node if op == "claim" else None
-        if self._owner and not self._listeners:
-            self._listeners = [await self._listen(service) for service in ("server", "agent")]
-        if not self._owner:
-            self._close_listeners()
+        for service in self._services:
+            self._refuse(service)
         records.append(os.path.join(self._base, "records", "network.jsonl"), {"time": time.time(), "what": op, "node": node})
+
+    async def _follow(self) -> None:
+        while True:
+            for service in self._services:
+                await self._follow_one(service)
+            await asyncio.sleep(FOLLOW_INTERVAL_S)
+
+    async def _follow_one(self, service: str) -> None:
+        owner = self._owner
+        listens = owner is not None and await self._listens(owner, service)
+        if owner != self._owner:
+            return  # it changed hands while we looked
+        if listens and service not in self._listeners:
+            self._listeners[service] = await self._listen(service)
+        if not listens:
+            self._refuse(service)
+
+    async def _listens(self, owner: str, service: str) -> bool:
+        try:
+            _, writer = await asyncio.wait_for(asyncio.open_connection(LOOPBACK, self._settings["nodes"][owner][service]), LOOK_TIMEOUT_S)
+        except TimeoutError:
+            return service in self._listeners  # a machine that hangs refuses nobody: as it was
+        except OSError:
+            return False
+        # cut, not closed: a port kept waiting for each look would soon be thousands of them
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        return True
 
     async def _listen(self, service: str) -> asyncio.Server:
         async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -68,10 +102,10 @@ class Network:
 
         return await asyncio.start_server(accepted, LOOPBACK, self._settings["network"][service])
 
-    def _close_listeners(self) -> None:
-        for listener in self._listeners:
+    def _refuse(self, service: str) -> None:
+        listener = self._listeners.pop(service, None)
+        if listener is not None:
             listener.close()
-        self._listeners = []
 
     def _cut(self) -> None:
         for writer in self._open:
@@ -84,7 +118,8 @@ class Network:
             return
         try:
             inner_reader, inner_writer = await asyncio.open_connection(LOOPBACK, self._settings["nodes"][self._owner][service])
-        except OSError:  # the holder of the address has nobody listening: the client is refused
+        except OSError:  # the holder of the address has nobody listening any more
+            self._refuse(service)
             writer.transport.abort()
             return
         await asyncio.gather(self._pump(reader, inner_writer), self._pump(inner_reader, writer))

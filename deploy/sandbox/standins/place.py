@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 LOOPBACK = "127.0.0.1"
+DATABASE_HOST = "dbhost"
+"""The machine outside the cluster that has a remote DBMS."""
 
 
 class Place:
@@ -26,7 +28,7 @@ class Place:
         node: the node's name, which is also the name of its folder.
         base: the sandbox's folder.
         settings: the content of ``sandbox.json``.
-        ports: this node's ports by name: server, agent, metadata, control (TCP), heartbeat (UDP).
+        ports: this node's ports by name: server, agent, metadata, dbms, control, rest (TCP), heartbeat (UDP).
         disk: where the switchable disk is while it is attached.
     """
 
@@ -35,7 +37,7 @@ class Place:
         self.base, self.node = os.path.split(self.folder)
         with open(os.path.join(self.base, "sandbox.json"), encoding="utf-8") as file:
             self.settings: dict[str, Any] = json.load(file)
-        self.ports: dict[str, int] = self.settings["nodes"][self.node]
+        self.ports: dict[str, int] = (self.settings["nodes"] | self.settings["machines"])[self.node]
         self.disk = self.path("disk")
         self.metadata = os.path.join(self.disk, "metadata", "metadata.db")
 
@@ -60,6 +62,15 @@ class Place:
     def attached(self) -> bool:
         """Whether this node has the switchable disk."""
         return os.path.islink(self.disk)
+
+    def database_port(self) -> int | None:
+        """The port of the DBMS that this node's agent connects to; None: the sandbox has none."""
+        match self.settings["databases"]:
+            case "local":
+                return self.ports["dbms"]
+            case "remote":
+                return int(self.settings["machines"][DATABASE_HOST]["dbms"])
+        return None
 
     def folder_on_disk(self, name: str) -> str:
         """The path of a folder on the switchable disk, made if it is not there yet.
