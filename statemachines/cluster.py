@@ -1,5 +1,6 @@
 """One step: a fact in, entries out. Which row of a machine applies is said by tables.py; what each kind of fact sets in motion, by
-calls.py (what the manager asks for), outlook.py (what is seen from outside) and, for what is left, by this module.
+calls.py (what the manager asks for), outlook.py (what is seen of services and nodes), manager.py (what the manager says) and, for what is
+left, by this module.
 
 `step` works on a copy, so a fact that makes it raise leaves nothing behind.
 """
@@ -16,7 +17,7 @@ from statemachines import invariants
 from statemachines.deciding import LATE_MS, JobOrder
 from statemachines.entries import Sealed, next_id
 from statemachines.facts import AnyFact, Envelope
-from statemachines.outlook import Outlook
+from statemachines.manager import Manager
 from statemachines.states import ClusterState
 
 __all__ = ["Arrival", "JobOrder", "StepResult", "order_of", "quarantine", "step"]
@@ -64,7 +65,7 @@ def quarantine(state: ClusterState, inbox: str, inbox_id: str, reason: str, enve
     return _Step(state).put_aside(inbox, inbox_id, reason, envelope)
 
 
-class _Step(Outlook):
+class _Step(Manager):
     """Every kind of fact, and what it sets in motion."""
 
     # --- what every step does
@@ -135,6 +136,8 @@ class _Step(Outlook):
             self.end_if_all_judged()
         elif kind == "node":
             self.fire_node(what, "probation_passed")
+        elif kind == "views":
+            self.views_still_differ()
 
     def _call_has_no_time(self, script: str, ticket_name: str) -> None:
         ticket = self.state.tickets.get(ticket_name)
@@ -205,7 +208,7 @@ EVIDENCE_ONLY: dict[str, str] = {
     "WatchHookStarted": "for the reader of the log",
     "WatchHookEnded": "the manager acts on it, and tells by a hook",
     "ProbeFailed": "shown, and judged at the deadline",
-    "ClusterViewFailed": "shown",
+    "ClusterViewFailed": "from here on that node's view is not compared with the others'",
     "LogTailLost": "shown and alerted on; the outboxes offer again by themselves",
     "LeadTaken": "raises the epoch",
     "RunbookStepRecorded": "remembered, so that a runbook can be gone on with",

@@ -174,9 +174,11 @@ class Deciding:
             deadlines[wanted] = self.due(seconds)
         return deadlines
 
-    def skip(self, fired: Fired | None, reason: str, *, service: str | None = None, detail: str = "") -> None:
+    def skip(
+        self, fired: Fired | None, reason: str, *, service: str | None = None, detail: str = "", rule: str | None = None
+    ) -> None:  # fmt: skip
         data = {"reason": reason} | ({"why": fired.row.why} if fired else {}) | ({"detail": detail} if detail else {})
-        self.decide("DecisionSkipped", fired.row.rule if fired else None, data=data, service=service)
+        self.decide("DecisionSkipped", fired.row.rule if fired else rule, data=data, service=service)
 
     # --- commands and verdicts
 

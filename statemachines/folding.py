@@ -171,6 +171,7 @@ def _node_joined(state: ClusterState, entry: Entry) -> None:
     node.boot, node.present, node.watched = entry.data["boot"], True, True
     for service in state.services.values():
         service.polls.pop(entry.node or "", None)  # what an earlier worker saw there may not be so any more
+    state.views.pop(entry.node or "", None)
 
 
 def _node_left(state: ClusterState, entry: Entry) -> None:
@@ -222,12 +223,23 @@ def _probe_failed(state: ClusterState, entry: Entry) -> None:
 
 
 def _cluster_viewed(state: ClusterState, entry: Entry) -> None:
-    if state.view is None or state.view.at_ms <= _at(entry):
-        state.view = ClusterView(
-            node=entry.node or "", at_ms=_at(entry), group_state=entry.data["group_state"], current=entry.data.get("current"),
-            servers=entry.data.get("servers", {}), monitors=entry.data.get("monitors", {}), resources=entry.data.get("resources", {}),
-            suspended=entry.data.get("suspended"), by=entry.data.get("by", "clpstat"),
-        )  # fmt: skip
+    view = ClusterView(node=entry.node or "", at_ms=_at(entry), **entry.data)
+    before = state.views.get(view.node)
+    if before is None or before.at_ms <= view.at_ms:
+        state.views[view.node] = view
+    if not state.counts_as_view(view):
+        return
+    if state.view is None or state.view.at_ms <= view.at_ms:
+        state.view = view
+    if view.suspended is not None:
+        state.suspension_told_ms = max(state.suspension_told_ms, view.at_ms)
+
+
+def _cluster_view_failed(state: ClusterState, entry: Entry) -> None:
+    """What the node last saw is not kept up to date any more; a view that can be had again is told again."""
+    view = state.views.get(entry.node or "")
+    if view is not None and view.at_ms <= _at(entry):
+        del state.views[view.node]
 
 
 def _metadata_observed(state: ClusterState, entry: Entry) -> None:
@@ -352,6 +364,7 @@ _EVIDENCE: dict[str, Callable[[ClusterState, Entry], None]] = {
     "WatchReturned": _node_watched(True), "ServicePolled": _service_polled, "SchedulesObserved": _schedules_observed,
     "ProbeFailed": _probe_failed, "ClusterViewed": _cluster_viewed, "StartHookCalled": _hook_called, "StopHookCalled": _hook_called,
     "CommandStarted": _command_started, "CommandEnded": _command_ended, "FallbackTaken": _fallback_taken, "ScriptEnded": _script_ended,
-    "DeadlinePassed": _deadline_passed, "MetadataObserved": _metadata_observed, "EndpointChanged": _endpoint_changed,
+    "DeadlinePassed": _deadline_passed, "ClusterViewFailed": _cluster_view_failed,
+    "MetadataObserved": _metadata_observed, "EndpointChanged": _endpoint_changed,
     "RunbookStepRecorded": _runbook_step,
 }  # fmt: skip

@@ -1,26 +1,18 @@
-"""What is seen from outside the scripts: polls, signs of life, the cluster manager's alerts and its own view.
+"""What is seen of services and nodes: polls, signs of life, and whether something is up twice.
 
-In mode supervise the scripts' hooks tell best what the manager does; what is seen here is then a symptom or nothing. In mode observe it is
-all there is.
+What is seen here is a symptom or nothing: only the cluster manager acts. While the cluster is suspended it acts on nothing, so a symptom is
+then none; what is still bad when the suspension ends becomes one at that moment.
 """
 
 from __future__ import annotations
 
 from statemachines import facts as f
 from statemachines.calls import Calls
-from statemachines.states import Kind
-
-ALERT_SYMPTOMS = frozenset({("nm", 2), ("rm", 9)})
-ALERT_ACTS: dict[tuple[str, int], Kind] = {
-    ("rc", 60): "failure", ("rm", 14): "failure", ("rc", 50): "move", ("rc", 80): "restart", ("rm", 13): "restart"
-}  # fmt: skip
-"""Alert ids that are a first symptom, or say that the manager acts (CLUSTERPRO.md 6.2)."""
-
-ALERT_DOUBLE_ACTIVATION = ("rc", 92)
+from statemachines.states import ClusterView
 
 
 class Outlook(Calls):
-    """A step that knows what is seen from outside."""
+    """A step that knows what is seen of services and nodes."""
 
     # --- polls
 
@@ -48,39 +40,59 @@ class Outlook(Calls):
         if node.present and node.watched and all(poll is not None and poll.status == "healthy" for poll in polls):
             self.fire_failover("cleared", reason="the symptom went away")
 
+    # --- up twice
+
     def watch_double_activation(self) -> None:
-        """I1: a service that is up on two nodes that are there; over only when that is so for none."""
-        present = {name for name, node in self.state.nodes.items() if node.present}
+        """I1: a service that is up on two nodes that are there, or two nodes whose views name different ones as the group's."""
         for name, service in self.state.services.items():
-            up = sorted(node for node, poll in service.polls.items() if poll.status == "healthy" and node in present)
+            up = sorted(node for node, poll in service.polls.items() if poll.status == "healthy" and self._is_there(node))
             if len(up) > 1:
-                self._double_activation(name, up)
+                self.double_activation(name, up)
                 return
-        if self.state.double_activation:
+        said = any(view.double_activation for view in self._views())
+        if self.state.double_activation and not said and not self.differing_views():
             self.decide("DoubleActivationEnded", "I1", changes={"double_activation": False})
 
-    def _double_activation(self, service: str | None, nodes: list[str]) -> None:
+    def double_activation(self, service: str | None, nodes: list[str]) -> None:
         if not self.state.double_activation:
             self.decide("DoubleActivationReported", "I1", service=service, data={"nodes": nodes}, changes={"double_activation": True})
+
+    def _is_there(self, node: str) -> bool:
+        return node in self.state.nodes and self.state.nodes[node].present
+
+    def _views(self) -> list[ClusterView]:
+        """Those that are kept up to date: a view is told only when it changes, and holds while its node's watch lives."""
+        watched = [view for node, view in self.state.views.items() if self._is_there(node) and self.state.nodes[node].watched]
+        return [view for view in watched if not view.from_outside]
+
+    def differing_views(self) -> list[ClusterView]:
+        """Views that do not name the same node as the group's; none while one says that the group is on its way (pending)."""
+        views = self._views()
+        named = [view for view in views if view.current is not None]
+        pending = any("pending" in view.group_state for view in views)
+        return [] if pending or len({view.current for view in named}) < 2 else named
 
     # --- signs of life
 
     def symptom(self, trigger: str) -> None:
+        if self.state.suspended:
+            self.skip(None, "maintenance", detail=trigger, rule="C110")
+            return
         self.freeze_baseline()
         self.fire_failover("symptom", trigger=trigger)
 
-    def _serves(self, node: str | None) -> bool:
+    def serves(self, node: str | None) -> bool:
         taking_part = any(s.verified or s.state in ("starting", "recovering") for s in self.state.services.values())
         return node is not None and self.state.active == node and taking_part
 
     def on_node_joined(self, node: str, fact: f.NodeJoined) -> None:
         self.fire_node(node, "joined", ["was_lost"] if self.state.nodes[node].was_lost else [])
-        if self._serves(node) and self.before.nodes[node].boot not in (None, fact.boot):
+        if self.serves(node) and self.before.nodes[node].boot not in (None, fact.boot):
             self.symptom("node")
         self.clear_if_well()
 
     def on_node_lost(self, node: str, fact: f.NodeLost) -> None:
-        self.fire_node(node, "lost", ["active"] if self._serves(node) else [])
+        self.fire_node(node, "lost", ["active"] if self.serves(node) else [])
         self.watch_double_activation()
 
     def on_node_returned(self, node: str, fact: f.NodeReturned) -> None:
@@ -91,8 +103,20 @@ class Outlook(Calls):
         self.fire_node(node, "left")
 
     def on_watch_lost(self, node: str, fact: f.WatchLost) -> None:
-        if self._serves(node):
+        if self.serves(node):
             self.symptom("watch")
+
+    def look_again(self) -> None:
+        """What was no symptom while the cluster was suspended is one now, if it is still so."""
+        for name, service in self.state.services.items():
+            poll = service.polls.get(service.node or "")
+            if service.verified and poll is not None and poll.status == "unhealthy":
+                self.fire_service(name, "unhealthy", ["served"])
+        for name, node in self.state.nodes.items():
+            if node.was_lost and not node.present:
+                self.fire_node(name, "lost", ["active"] if self.serves(name) else [])
+            elif node.present and not node.watched and self.serves(name):
+                self.symptom("watch")
 
     def on_watch_returned(self, node: str, fact: f.WatchReturned) -> None:
         self.clear_if_well()
@@ -102,50 +126,3 @@ class Outlook(Calls):
             self.fire_node(node, "recover_called")
         elif fact.reason == "disk-failure":
             self.fire_node(node, "disk_failed")
-
-    # --- what the manager says
-
-    def on_alert(self, node: str, fact: f.AlertReceived) -> None:
-        key = (fact.module, fact.id)
-        if key == ALERT_DOUBLE_ACTIVATION:
-            self._double_activation(None, [])
-        elif self.at_ms < self.state.term_ms:
-            return  # told late: the group was brought up since
-        elif key in ALERT_SYMPTOMS and self._serves(self.state.active):
-            self.symptom("alert")
-        elif key in ALERT_ACTS:
-            self._manager_acted("alert", ALERT_ACTS[key], None)
-
-    def on_viewed(self, node: str, fact: f.ClusterViewed) -> None:
-        """In mode observe the manager's own view is what tells that it acts; in supervise the hooks tell it better."""
-        if fact.double_activation:
-            self._double_activation(None, [])
-        newer = self.state.view is not None and self.state.view.at_ms > self.at_ms
-        if self.settings.mode != "observe" or newer or self.at_ms < self.state.term_ms:
-            return
-        if fact.current is not None and self.state.active not in (None, fact.current):
-            self._manager_acted("cluster-view", "failure" if self._failover_begun() else "move", fact.current)
-        if fact.current is None and fact.group_state == "offline":
-            self._seen_offline()
-        if fact.current is not None and fact.group_state == "online":
-            for name, service in self.state.services.items():
-                poll = service.polls.get(fact.current)
-                if poll is not None and poll.verified and not service.verified:
-                    self.verified(name, fact.current)
-
-    def _failover_begun(self) -> bool:
-        return self.state.failover is not None and self.state.failover.state != "resuming"
-
-    def _seen_offline(self) -> None:
-        if self.state.failover is not None and self.state.failover.state in ("acting", "starting"):
-            return  # between two nodes it is offline for a while
-        self.fire_failover("stop_called", kind=None)
-        for name in self.state.services:
-            self.fire_service(name, "seen_offline", ["observing"])
-        self.decide("GroupSeenOffline", None, changes={"active": None})
-
-    def _manager_acted(self, trigger: str, kind: Kind, node_to: str | None) -> None:
-        self.freeze_baseline()
-        moving = self.fire_failover("manager_acted", ["elsewhere"] if node_to is not None else [], trigger=trigger, kind=kind, node=node_to)
-        if moving and self.state.active is not None and self.state.active != node_to:
-            self.take_away(self.state.active)

@@ -204,7 +204,13 @@ class ClusterView(Part):
     monitors: dict[str, str] = {}
     resources: dict[str, str] = {}
     suspended: bool | None = None
+    double_activation: bool = False
     by: str = "clpstat"
+
+    @property
+    def from_outside(self) -> bool:
+        """It comes from a node that is itself no member now: what it prints of the others is not what they do."""
+        return self.servers.get(self.node) == "offline"
 
 
 class MoveStatus(Part):
@@ -283,8 +289,14 @@ class ClusterState(Part):
     sources: dict[str, dict[str, int]] = {}
     """Inbox -> stream -> last number applied: the dedupe (I5)."""
     view: ClusterView | None = None
+    """The newest one that counts (`counts_as_view`)."""
+    views: dict[str, ClusterView] = {}
+    """Node -> its newest one. They may differ: for a moment while the group moves, or because it is up twice."""
     suspended: bool = False
     """The cluster manager is suspended: maintenance, as under pause, but commands that it asks for are still issued."""
+    suspended_since_ms: int | None = None
+    suspension_told_ms: float = 0.0
+    """When a view last told whether the cluster is suspended: an older view changes nothing."""
     move: MoveStatus | None = None
     metadata: dict[str, MetadataStatus] = {}
     """Node -> what was last seen of its metadata DB server."""
@@ -298,6 +310,11 @@ class ClusterState(Part):
         """Why nobody is to be woken up for what happens now: an operator's `dcsup pause`, or a suspended cluster."""
         return "paused" if self.paused_since_ms is not None else "suspended" if self.suspended else None
 
+    def counts_as_view(self, view: ClusterView) -> bool:
+        """Whether a node's view is the cluster's: not while another node that is there, and a member, has one."""
+        others = (v for name, v in self.views.items() if name != view.node and name in self.nodes and self.nodes[name].present)
+        return not view.from_outside or all(other.from_outside for other in others)
+
     def working_copy(self) -> ClusterState:
         """A copy to fold into: every part that the fold changes in place is new, what it only ever replaces is shared."""
         new = self.model_copy()
@@ -306,6 +323,7 @@ class ClusterState(Part):
         new.schedules = {name: status.model_copy() for name, status in self.schedules.items()}
         new.tickets, new.deadlines, new.failovers = dict(self.tickets), dict(self.deadlines), list(self.failovers)
         new.metadata, new.endpoints, new.runbooks = dict(self.metadata), dict(self.endpoints), dict(self.runbooks)
+        new.views = dict(self.views)
         new.sources = {inbox: dict(streams) for inbox, streams in self.sources.items()}
         counts = {"skipped": dict(self.counts.skipped), "commands_by_script": dict(self.counts.commands_by_script)}
         new.counts = self.counts.model_copy(update=counts)

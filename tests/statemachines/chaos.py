@@ -12,6 +12,7 @@ from typing import Any
 from statemachines.cluster import Arrival, quarantine
 from statemachines.configuration import ClusterSettings
 from statemachines.entries import Sealed
+from statemachines.rules import why_of
 from statemachines.states import ClusterState, FailoverStatus
 from tests.statemachines.story import Story, schedule_list, settings
 
@@ -58,6 +59,8 @@ class Chaos(Story):
         before = self.state
         entries = super().take(arrival)
         for sealed in entries:
+            rule = sealed.entry.rule
+            assert rule is None or why_of(rule), f"nobody says why {sealed.entry.type} follows from {rule}"
             if sealed.entry.type == "CommandIssued":
                 self._check_command(before, sealed)
             if sealed.entry.type in ("FailoverEnded", "FailoverAmended"):

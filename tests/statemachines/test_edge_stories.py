@@ -416,7 +416,8 @@ def test_observing_the_next_failover_before_the_schedules_of_the_last_one_are_ju
     story = Story(settings(mode="observe"))
     story.tell("node1", "ClusterViewed", group_state="online", current="node1")
     for node, other in (("node1", "node2"), ("node2", "node1"), ("node1", "node2")):
-        story.tell(node, "ClusterViewed", group_state="online", current=node)
+        for teller in (node, other):
+            story.tell(teller, "ClusterViewed", group_state="online", current=node)
         for service in ("agent", "server"):
             story.poll(other, service, "unhealthy")
             story.poll(node, service)
