@@ -40,6 +40,11 @@ def translate(text: str) -> str:
 _ = translate
 
 
+def in_language(code: str) -> Callable[[str], str]:
+    """Puts sentences into one language, whatever the reader's is: for what is written in several, such as pages for print."""
+    return _catalogue(code)
+
+
 def mark(text: str) -> str:
     """Marks a sentence for the catalogue that is translated where it is shown."""
     return text

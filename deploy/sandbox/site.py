@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,12 +24,16 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from deploy.clusterpro import sources
 from deploy.sandbox.standins import processes
 from deploy.sandbox.standins.cluster import GUIDE, SandboxCluster
 from orchestrator.embedded import EmbeddedRedis
+from orchestrator.rendering import Target, site_of
+from orchestrator.rendering.scripts import supervised
+from orchestrator.rendering.variables import in_whole_seconds
+from statemachines.configuration import Configuration
 
 CLUSTER = "demo"
-SCRIPTS = Path(__file__).resolve().parent.parent / "clusterpro" / "linux"
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,7 @@ class Site:
             watch |= {"verify_confirm": pace.verify_confirm}
         cluster: dict[str, Any] = {
             "mode": self.mode,
+            "language": self.language,
             "group": self.cluster.group,
             "nodes": list(self.cluster.nodes),
             "ack_timeout": pace.ack_timeout,
@@ -180,6 +186,8 @@ class Site:
             "clpstat": command("clp/bin/clpstat"),
             "clpgrp": command("clp/bin/clpgrp"),
             "view_interval": self.pace.view_interval,
+            "dcsup": dcsup_command(),
+            "clp_bin": str(self.cluster.node_dir(node) / "clp" / "bin"),
             "services": {
                 "agent": {"command": command("agent/bin/dcagent"), "status": command("agent/bin/dcstatus")},
                 "server": {"command": command("server/bin/dcserver"), "status": command("server/bin/dcstatus")},
@@ -201,33 +209,18 @@ class Site:
         Args:
             more: further settings for `dcsup.env`, such as another verb.
         """
-        files = {path.name: path.read_text(encoding="utf-8") for path in SCRIPTS.glob("*.sh")}
         for node in self.cluster.nodes:
-            self.cluster.install_scripts(node, files | {"dcsup.env": self._environment(node, more or {})})
+            self.cluster.install_scripts(node, self._rendered(node, more or {}))
 
-    def _environment(self, node: str, more: Mapping[str, str]) -> str:
-        site, scripts = self.cluster.site(node), self.cluster.node_dir(node) / "scripts"
-        values = {
-            "DCSUP": shlex.join(dcsup_command()),
-            "DCSUP_FOLDER": str(self.node_folder(node)),
-            "DCSUP_GROUP": self.cluster.group,
-            "DCSUP_BOOT_FILE": site["BOOT_ID_FILE"],
-            "DCSUP_SERVICES": "agent server",
-            "DCSUP_ACK_TIMEOUT": f"{self.pace.ack_timeout:g}",
-            "DCSUP_COMMAND_agent": site["AGENT_COMMAND"],
-            "DCSUP_STATUS_agent": site["AGENT_STATUS"],
-            "DCSUP_COMMAND_server": site["SERVER_COMMAND"],
-            "DCSUP_STATUS_server": site["SERVER_STATUS"],
-            "DCSUP_START_DEADLINE": "60",
-            "DCSUP_STOP_DEADLINE": "60",
-            "DCSUP_COMMAND_LIMIT": "30",
-            "DCSUP_INTERVAL": f"{self.pace.interval:g}",
-            "DCSUP_POLL_LIMIT": "30",
-            "CLP_BIN": site["CLP_BIN"],
-            "DCSUP_MESSAGES": str(scripts / f"messages.{self.language}.sh"),
-            "DCSUP_LANG": self.language,
-        }
-        return "".join(f"{name}={shlex.quote(value)}\n" for name, value in (values | dict(more)).items()) + "export DCSUP_LANG\n"
+    def _rendered(self, node: str, more: Mapping[str, str]) -> dict[str, str]:
+        """What `dcsup render clusterpro` writes for this node, without the empty places for a site's own code."""
+        target = Target("linux", language="ja" if self.language == "ja" else "en")
+        site, _ = in_whole_seconds(site_of(Configuration.model_validate(tomllib.loads(self._toml(node)))), target)
+        files = {name: content.decode() for name, content in supervised(site, target, sources("linux"), str).items()}
+        # the pause of the plain watch is the guide's, which armsleep shortens here; not the watch job's, which is short already
+        own = {"DCSUP_INTERVAL": "10"} | dict(more)
+        files["dcsup.env"] += "".join(f"{name}={shlex.quote(value)}\n" for name, value in own.items())
+        return {name: text for name, text in files.items() if "/" not in name}
 
     # --- processes
 
