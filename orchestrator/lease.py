@@ -84,6 +84,9 @@ class Led:
     pending: Pending | None = None
     deadlines_told: Telling = field(default_factory=Telling)
     liveness_told: Telling = field(default_factory=Telling)
+    endpoints_told: Telling = field(default_factory=Telling)
+    maintenance: str | None = ""
+    """What stands in the nodes' maintenance key as far as is known; empty: not known."""
     signs: Mapping[str, SignsOfLife] = field(default_factory=dict)
     """Node -> its signs of life at the last sweep."""
     entries_since_snapshot: int = 0

@@ -8,10 +8,12 @@ world is here, in this order, and each line says what is left behind if the proc
 3. **Commit**: log entries, jobs, marks, quarantine and the new head in one compare-and-set. *Ends before it is applied: the same as 1. Ends
    after: all of it stands; the successor folds it from the log, the jobs are queued once, and the cursors have passed the facts.*
 4. **Adopt** the new state, and let the projections see the entries. *Ends here: they are folded again from the log.*
-5. **Look around** (`SWEEP_S`): renew the lease, read all inboxes (a bell may be missed), compare signs of life and deadlines with the
-   state, and put a fact into the leader's own inbox for each difference (observing.py). *Ends here: the fact is judged by the
-   successor, or the successor sees the same difference.*
-6. **Tidy up**: a snapshot, what lies behind the cursors. *Ends here: a longer fold, a longer stream.*
+5. **Tell the nodes** when maintenance begins and ends: a key of their own, which says what the state says. It is compared with the
+   state when the lead is taken and every few seconds. *Ends here: the successor compares it.*
+6. **Look around** (`SWEEP_S`): renew the lease, read all inboxes (a bell may be missed), compare signs of life, endpoints (endpoints.py)
+   and deadlines with the state, and put a fact into the leader's own inbox for each difference (observing.py). *Ends here: the fact is
+   judged by the successor, or the successor sees the same difference.*
+7. **Tidy up**: a snapshot, what lies behind the cursors. *Ends here: a longer fold, a longer stream.*
 
 A commit that is refused means that somebody else leads: the state is dropped and the lead is tried for again later, like any standby.
 A commit whose answer is lost is settled by reading the head, before anything else is done for that cluster. After Redis was away the
@@ -30,10 +32,31 @@ from typing import Any
 import structlog
 
 from orchestrator import history
+from orchestrator.endpoints import Endpoints, Seen
 from orchestrator.intake import AHEAD_MS_MAX, Batch, in_order, take_in
 from orchestrator.lease import Lease, Led, Pending, Taker
-from orchestrator.observing import RECONNECT_S, Differences, Telling, due_deadlines, envelopes, liveness_values, next_deadline_ms
-from orchestrator.ports import CommitAnswer, Core, InboxEntry, LogDamaged, Projection, ProjectionFactory, Store, StoreUnavailable
+from orchestrator.observing import (
+    RECONNECT_S,
+    Differences,
+    Telling,
+    due_deadlines,
+    endpoint_differences,
+    envelopes,
+    liveness_values,
+    maintenance_text,
+    next_deadline_ms,
+)
+from orchestrator.ports import (
+    CommitAnswer,
+    Core,
+    InboxEntry,
+    LogDamaged,
+    Projection,
+    ProjectionFactory,
+    Store,
+    StoreRefused,
+    StoreUnavailable,
+)
 from statemachines import wire
 from statemachines.configuration import ClusterSettings
 from statemachines.entries import Sealed
@@ -46,6 +69,9 @@ STANDBY_S = 0.25
 """How often a standby looks whether a lease has run out."""
 
 TRIM_S = 10.0
+MAINTENANCE_S = 3.0
+"""How often what the nodes read of maintenance is compared with the state."""
+
 READ_COUNT = 100
 """Entries asked for of each inbox in one read."""
 
@@ -108,6 +134,10 @@ class Orchestrator:
         """Cluster -> when its next deadline is due that was not told yet."""
         self._epochs_seen: Counter[str] = Counter()
         self._damaged_until: dict[str, float] = {}
+        self._endpoints = Endpoints()
+        self._maintenance_due: set[str] = set()
+        """Clusters whose maintenance key is not what the state says."""
+        self._maintenance_refused = ""
         self._clock = RedisClock()
         self._stopping = False
         self._connected = False
@@ -117,6 +147,7 @@ class Orchestrator:
         self._last_contact = 0.0
         self._next_sweep = 0.0
         self._next_trim = 0.0
+        self._next_maintenance = 0.0
 
     # --- the loop ---------------------------------------------------------------------------------------------------------------------
 
@@ -125,6 +156,7 @@ class Orchestrator:
         while not self._stopping:
             self.turn()
         self._hand_over()
+        self._endpoints.close()
 
     def stop(self) -> None:
         """End `run` soon. May be called from a signal handler."""
@@ -140,6 +172,7 @@ class Orchestrator:
             if time.monotonic() >= self._next_sweep:
                 self._sweep()
             self._pass_deadlines()
+            self._tell_maintenance()
         except StoreUnavailable as error:
             self._lost(error)
 
@@ -212,6 +245,8 @@ class Orchestrator:
             self.skipped[led.cluster].update(batch.skipped)
             self._project(led, batch.entries)
         self._note_deadlines(led)
+        if maintenance_text(led.state) != led.maintenance:
+            self._maintenance_due.add(led.cluster)
         for one in batch.quarantined:
             log.warning("a fact was quarantined", cluster=led.cluster, inbox=one.inbox, id=one.inbox_id, reason=one.reason)
 
@@ -241,6 +276,8 @@ class Orchestrator:
         self._contest()
         self._work(list(self._led))
         self._watch_nodes()
+        self._watch_endpoints()
+        self._compare_maintenance()
         self._tidy_up()
         every_s = min(self.lease.renew_every_s, SWEEP_S if len(self._led) == len(self._clusters) else STANDBY_S)
         self._next_sweep = time.monotonic() + every_s
@@ -285,6 +322,7 @@ class Orchestrator:
             self._led[cluster] = led
         self._epochs_seen[cluster] = led.head.epoch
         self._note_deadlines(led)
+        self._next_maintenance = 0.0
         log.info("took the lead", cluster=cluster, epoch=led.head.epoch, last_id=led.head.last_id)
 
     def _deposed(self, led: Led, reason: str) -> None:
@@ -315,6 +353,16 @@ class Orchestrator:
         found = led.liveness.differences(led.state, led.signs, self._clock.now_ms(), now)
         return found if now - self._together_since >= led.settings.node_ttl + RECONNECT_S else {}
 
+    def _watch_endpoints(self) -> None:
+        """Facts for endpoints that are otherwise than the state has them. Only the leader probes."""
+        self._endpoints.watch({(led.cluster, one.name): one for led in self._led.values() for one in led.settings.endpoints})
+        seen: dict[str, dict[str, Seen]] = defaultdict(dict)
+        for (cluster, name), one in self._endpoints.seen().items():
+            seen[cluster][name] = one
+        now_ms, mono_s = self._clock.now_ms(), time.monotonic()
+        found = [(led, endpoint_differences(led.state, seen[led.cluster], now_ms, mono_s)) for led in self._led.values()]
+        self._work([led.cluster for led, differences in found if self._tell(led, led.endpoints_told, differences)])
+
     def _pass_deadlines(self) -> None:
         """Append deadlines that are due, and read on: they are judged after everything that arrived before them."""
         now_ms = self._clock.now_ms()
@@ -335,6 +383,42 @@ class Orchestrator:
             return False
         telling.note(untold)
         return True
+
+    def _compare_maintenance(self) -> None:
+        """Whoever changed the nodes' keys, and whatever was not written: it is put right."""
+        if time.monotonic() < self._next_maintenance:
+            return
+        self._next_maintenance = time.monotonic() + MAINTENANCE_S
+        try:
+            found = self._store.get_maintenance(list(self._led))
+        except StoreRefused as error:
+            self._refused_maintenance(str(error))
+            return
+        for cluster, text in found.items():
+            self._led[cluster].maintenance = text
+        self._maintenance_due = {cluster for cluster, led in self._led.items() if maintenance_text(led.state) != led.maintenance}
+        self._tell_maintenance()
+
+    def _tell_maintenance(self) -> None:
+        """Write what the state says. What Redis does not take is tried again at the next comparison."""
+        due, self._maintenance_due = self._maintenance_due, set()
+        for led in [self._led[cluster] for cluster in due if cluster in self._led]:
+            text = maintenance_text(led.state)
+            try:
+                if not self._store.put_maintenance(led.cluster, led.head.epoch, text):
+                    self._deposed(led, "its epoch is over")
+                    continue
+            except StoreRefused as error:
+                self._refused_maintenance(str(error))
+                continue
+            led.maintenance = text
+            self._maintenance_refused = ""
+            log.info("told the nodes of maintenance", cluster=led.cluster, maintenance=text)
+
+    def _refused_maintenance(self, reason: str) -> None:
+        if reason != self._maintenance_refused:
+            log.error("Redis does not let us tell the nodes of maintenance; trying again", reason=reason)
+        self._maintenance_refused = reason
 
     def _tidy_up(self) -> None:
         for led in self._led.values():
@@ -367,7 +451,7 @@ class Orchestrator:
             log.info("Redis answers again")
         self._connected, self._said_unavailable, self._failures = True, False, 0
         self._together_since = self._last_contact = time.monotonic()
-        self._next_sweep = 0.0
+        self._next_sweep = self._next_maintenance = 0.0
 
     def _settle(self, led: Led) -> None:
         """What became of a cluster while no answer came: our last commit happened, or nothing did, or somebody else was there."""

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.ports import Commit, CommitAnswer, Head, InboxEntry, Leader, SignsOfLife, StoredEntry, StoreUnavailable
+from orchestrator.ports import Commit, CommitAnswer, Head, InboxEntry, Leader, SignsOfLife, StoredEntry, StoreRefused, StoreUnavailable
 from statemachines import wire
 from statemachines.entries import id_key
 
@@ -22,6 +22,8 @@ class MemoryRedis:
         self.clock_ms = clock_ms
         self.up = True
         """False: no call is answered."""
+        self.no_maintenance = False
+        """True: the maintenance keys may be neither read nor written."""
         self.keys: dict[str, bytes] = {}
         self.expiry_ms: dict[str, int] = {}
         self.streams: dict[str, list[tuple[str, dict[str, bytes]]]] = defaultdict(list)
@@ -127,6 +129,27 @@ class MemoryStore:
 
     def put_snapshot(self, cluster: str, text: bytes) -> None:
         self._up.set(wire.snapshot(cluster), text)
+
+    # --- maintenance ------------------------------------------------------------------------------------------------------------------
+
+    def get_maintenance(self, clusters: Sequence[str]) -> dict[str, str | None]:
+        self._check_right()
+        return {cluster: self._text(wire.maintenance(cluster)) for cluster in clusters}
+
+    def put_maintenance(self, cluster: str, epoch: int, text: str | None) -> bool:
+        self._check_right()
+        head = self.read_head(cluster)
+        if head is None or head.epoch != epoch:
+            return False
+        if text is None:
+            self.server.delete(wire.maintenance(cluster))
+        else:
+            self.server.set(wire.maintenance(cluster), text)
+        return True
+
+    def _check_right(self) -> None:
+        if self._up.no_maintenance:
+            raise StoreRefused("no permissions to access a key")
 
     # --- inboxes ----------------------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What the leader itself observes: deadlines that are due, nodes and watches whose signs of life are there or not. No I/O.
+"""What the leader itself observes: deadlines that are due, signs of life of nodes and watches, endpoints that take connections. No I/O.
 
 Everything is judged by level, not by edge: `differences` says what does not agree between the state and the world as it is, and a fact
 goes into the leader's inbox for each difference that this leader has not told yet. So nothing is lost when an append's answer is
@@ -14,16 +14,40 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.endpoints import Seen
 from orchestrator.ports import SignsOfLife
 from statemachines.configuration import ClusterSettings
-from statemachines.facts import ConfigurationChanged, DeadlinePassed, Envelope, LeadTaken, NodeLost, NodeReturned, WatchLost, WatchReturned
+from statemachines.facts import (
+    ConfigurationChanged,
+    DeadlinePassed,
+    EndpointChanged,
+    Envelope,
+    LeadTaken,
+    NodeLost,
+    NodeReturned,
+    WatchLost,
+    WatchReturned,
+)
 from statemachines.states import ClusterState, NodeStatus
 
 RECONNECT_S = 3.0
 """Within this time after Redis is back, a worker that lives has shown it again."""
 
-LeaderFact = ConfigurationChanged | DeadlinePassed | LeadTaken | NodeLost | NodeReturned | WatchLost | WatchReturned
-Differences = dict[tuple[str, ...], LeaderFact]
+LeaderFact = ConfigurationChanged | DeadlinePassed | EndpointChanged | LeadTaken | NodeLost | NodeReturned | WatchLost | WatchReturned
+
+
+@dataclass(frozen=True, slots=True)
+class Dated:
+    """A fact that happened before it is told."""
+
+    fact: LeaderFact
+    at_ms: float
+    """On Redis's time line, ms since the epoch."""
+    error_ms: float
+    """It may have happened so much earlier."""
+
+
+Differences = dict[tuple[str, ...], LeaderFact | Dated]
 """What to tell, by what identifies it."""
 
 
@@ -43,14 +67,17 @@ class Telling:
         self.told |= differences.keys()
 
 
-def envelopes(state: ClusterState, inbox: str, stream: str, facts: Iterable[LeaderFact]) -> list[str]:
+def envelopes(state: ClusterState, inbox: str, stream: str, facts: Iterable[LeaderFact | Dated]) -> list[str]:
     """The facts as they go into the leader's inbox, numbered on from what the state has seen of this leader's stream."""
     seq = state.sources.get(inbox, {}).get(stream, 0)
-    return [
-        Envelope(type=fact.type, source="leader", stream=stream, seq=seq + place, data=fact.model_dump(mode="json", exclude={"type"}))
-        .model_dump_json(exclude_defaults=True)
-        for place, fact in enumerate(facts, start=1)
-    ]  # fmt: skip
+    return [_envelope(stream, seq + place, fact).model_dump_json(exclude_defaults=True) for place, fact in enumerate(facts, start=1)]
+
+
+def _envelope(stream: str, seq: int, told: LeaderFact | Dated) -> Envelope:
+    if not isinstance(told, Dated):
+        data = told.model_dump(mode="json", exclude={"type"})
+        return Envelope(type=told.type, source="leader", stream=stream, seq=seq, data=data)
+    return _envelope(stream, seq, told.fact).model_copy(update={"at_ms": told.at_ms, "at_error_ms": told.error_ms, "clock": "mono"})
 
 
 def due_deadlines(state: ClusterState, now_ms: int) -> Differences:
@@ -123,6 +150,32 @@ class Liveness:
         missing_s = mono_s - self._watch_missing_since.setdefault(name, mono_s)
         patience_s = 0.0 if name in self._watch_seen else self._settings.node_ttl + RECONNECT_S  # it may not have begun yet
         return {("watch", name, "lost"): WatchLost(node=name)} if status.watched and missing_s >= patience_s else {}
+
+
+def endpoint_differences(state: ClusterState, seen: Mapping[str, Seen], now_ms: int, mono_s: float) -> Differences:
+    """Endpoints that take connections, or take none, otherwise than the state has it (or of which it knows nothing yet).
+
+    `now_ms` and `mono_s` are the same moment on Redis's time line and on this process's monotonic clock.
+    """
+    found: Differences = {}
+    for name, one in seen.items():
+        known = state.endpoints.get(name)
+        if known is None or known.up != one.up:
+            at_ms = now_ms - 1000 * max(0.0, mono_s - one.mono_s)
+            if known is not None:
+                at_ms = max(at_ms, known.since_ms)  # another leader's clock was a little ahead: it is after what that one saw all the same
+            fact = EndpointChanged(endpoint=name, up=one.up, reason=one.reason)
+            found["endpoint", name, "up" if one.up else "down"] = Dated(fact, at_ms, 1000 * one.within_s)
+    return found
+
+
+def maintenance_text(state: ClusterState) -> str | None:
+    """What the nodes read while the cluster is in maintenance (`wire.maintenance`); None: it is not."""
+    reason = state.maintenance
+    if reason is None:
+        return None
+    since_ms, by = (state.paused_since_ms, state.paused_by) if reason == "paused" else (state.suspended_since_ms, "cluster")
+    return json.dumps({"reason": reason, "since_ms": since_ms, "by": by}, ensure_ascii=False)
 
 
 def liveness_values(signs: Mapping[str, SignsOfLife]) -> dict[str, dict[str, object]]:

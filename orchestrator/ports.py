@@ -25,6 +25,10 @@ class StoreUnavailable(Exception):
     """
 
 
+class StoreRefused(Exception):
+    """The store answers, and does not take this one thing: a right that is missing, a key of another type."""
+
+
 class LogDamaged(Exception):
     """The log does not lead to its head: entries were changed, removed or added by somebody else. Nobody can lead this cluster."""
 
@@ -184,6 +188,22 @@ class Store(Protocol):
     def get_snapshot(self, cluster: str) -> bytes | None: ...
 
     def put_snapshot(self, cluster: str, text: bytes) -> None: ...
+
+    # maintenance, for the nodes
+
+    def get_maintenance(self, clusters: Sequence[str]) -> dict[str, str | None]:
+        """What stands in each cluster's maintenance key (`wire.maintenance`); None: it is not there.
+
+        Raises:
+            StoreRefused: this user may not read one of them.
+        """
+
+    def put_maintenance(self, cluster: str, epoch: int, text: str | None) -> bool:
+        """Set the key, or with None delete it, if `epoch` still leads; False: it does not, and nothing was changed.
+
+        Raises:
+            StoreRefused: this user may not write it.
+        """
 
     # inboxes
 

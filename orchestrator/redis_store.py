@@ -31,7 +31,18 @@ from redis.exceptions import NoScriptError, ResponseError
 from redis.retry import Retry
 from rq import Queue
 
-from orchestrator.ports import Commit, CommitAnswer, Head, InboxEntry, Leader, QueuedJob, SignsOfLife, StoredEntry, StoreUnavailable
+from orchestrator.ports import (
+    Commit,
+    CommitAnswer,
+    Head,
+    InboxEntry,
+    Leader,
+    QueuedJob,
+    SignsOfLife,
+    StoredEntry,
+    StoreRefused,
+    StoreUnavailable,
+)
 from statemachines import wire
 
 QUARANTINE_LENGTH_MAX = 10_000
@@ -73,6 +84,13 @@ for i = 3, #ARGV do redis.call('XADD', KEYS[2], '*', ARGV[2], ARGV[i]) end
 return 1
 """
 """A leader that was deposed while it slept must not put its stale observations into the new leader's inbox."""
+
+_PUT_MAINTENANCE = """
+local head = redis.call('GET', KEYS[1])
+if not head or cjson.decode(head).epoch ~= tonumber(ARGV[1]) then return 0 end
+if ARGV[2] then redis.call('SET', KEYS[2], ARGV[2]) else redis.call('DEL', KEYS[2]) end
+return 1
+"""
 
 _RELEASE = """
 for i = 2, #KEYS do
@@ -230,6 +248,19 @@ class RedisStore:
         with self._answers():
             self._redis.set(wire.snapshot(cluster), text)
 
+    # --- maintenance ------------------------------------------------------------------------------------------------------------------
+
+    def get_maintenance(self, clusters: Sequence[str]) -> dict[str, str | None]:
+        if not clusters:
+            return {}
+        with self._answers(), _refusing():
+            return dict(zip(clusters, self._texts([wire.maintenance(cluster) for cluster in clusters]), strict=True))
+
+    def put_maintenance(self, cluster: str, epoch: int, text: str | None) -> bool:
+        value = [] if text is None else [text]
+        with self._answers(), _refusing():
+            return bool(self._redis.eval(_PUT_MAINTENANCE, 2, wire.head(cluster), wire.maintenance(cluster), str(epoch), *value))
+
     # --- inboxes ----------------------------------------------------------------------------------------------------------------------
 
     def read_inboxes(self, cursors: Mapping[str, Mapping[str, str]], count: int = 100) -> list[InboxEntry]:
@@ -337,6 +368,15 @@ class RedisStore:
     def close(self) -> None:
         self._disconnect()
         self._bell_client.close()
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Redis answers, but does not do this: no reason to give the connection up, or the lead."""
+    try:
+        yield
+    except ResponseError as error:
+        raise StoreRefused(str(error)) from error
 
 
 def _log_command(commit: Commit, place: int) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from rq import Queue
 from orchestrator import redis_store
 from orchestrator.embedded import EmbeddedRedis
 from orchestrator.memory_store import MemoryRedis, MemoryStore
-from orchestrator.ports import Commit, Head, Leader, Quarantined, QueuedJob, Store
+from orchestrator.ports import Commit, Head, Leader, Quarantined, QueuedJob, Store, StoreRefused
 from orchestrator.redis_store import RedisStore
 from statemachines import wire
 from statemachines.cluster import JobOrder
@@ -41,6 +41,9 @@ class World(Protocol):
     def jobs(self, node: str) -> list[tuple[str, dict[str, Any]]]: ...
 
     def stream(self, key: str) -> list[dict[str, str]]: ...
+
+    def forbid_maintenance(self) -> None:
+        """From now on the store's user has no right to the maintenance keys."""
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
         """Let time pass until the condition holds."""
@@ -69,6 +72,9 @@ class MemoryWorld:
 
     def stream(self, key: str) -> list[dict[str, str]]:
         return [{name: value.decode() for name, value in fields.items()} for _, fields in self.server.streams[key]]
+
+    def forbid_maintenance(self) -> None:
+        self.server.no_maintenance = True
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
         for _ in range(1000):
@@ -115,10 +121,15 @@ class RedisWorld:
     def stream(self, key: str) -> list[dict[str, str]]:
         return [fields for _, fields in self.client.xrange(key)]
 
+    def forbid_maintenance(self) -> None:
+        """All keys but these: the default user's rights are given back at the end."""
+        self.client.acl_setuser("default", enabled=True, reset_keys=True, keys=[f"dcsup:{C}:head", f"dcsup:{C}:log", "rq:*"])
+
     def until(self, condition: Callable[[], Any], what: str) -> Any:
         return wait_until(condition, what)
 
     def close(self) -> None:
+        self.client.acl_setuser("default", enabled=True, keys=["*"])
         for store in self._stores:
             store.close()
         self.client.close()
@@ -333,6 +344,43 @@ def test_waiting_for_facts_ends_with_the_first(world: World) -> None:
 def test_nothing_to_wait_for_is_no_error(world: World) -> None:
     """Without clusters the wait just ends."""
     assert world.store.wait_for_facts({}, 10, 0.01) == []
+
+
+# --- maintenance ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_maintenance_is_set_and_deleted(world: World) -> None:
+    """The key holds the text as it is, and is gone when there is none; of clusters without one that is the answer."""
+    head = committed(world, commit_after(None, entry(None)))
+    assert world.store.get_maintenance([C, "d"]) == {C: None, "d": None}
+    assert world.store.get_maintenance([]) == {}
+    assert world.store.put_maintenance(C, head.epoch, '{"by":"田中"}')
+    assert world.get(wire.maintenance(C)) == '{"by":"田中"}'
+    assert world.store.get_maintenance([C, "d"]) == {C: '{"by":"田中"}', "d": None}
+    for _ in range(2):
+        assert world.store.put_maintenance(C, head.epoch, None)
+        assert world.get(wire.maintenance(C)) is None
+
+
+def test_only_the_leading_epoch_tells_of_maintenance(world: World) -> None:
+    """A leader that was deposed neither sets nor deletes what the new one wrote; nor does anybody without a history."""
+    assert not world.store.put_maintenance(C, 1, "x")
+    head = committed(world, commit_after(None, entry(None), epoch=3))
+    assert world.store.put_maintenance(C, head.epoch, "mine")
+    assert not world.store.put_maintenance(C, 2, "stale")
+    assert not world.store.put_maintenance(C, 2, None)
+    assert world.get(wire.maintenance(C)) == "mine"
+
+
+def test_a_missing_right_to_maintenance_is_no_outage(world: World) -> None:
+    """It is told as a refusal, and everything else goes on over the same connection."""
+    head = committed(world, commit_after(None, entry(None)))
+    world.forbid_maintenance()
+    with pytest.raises(StoreRefused, match="permission"):
+        world.store.put_maintenance(C, head.epoch, "x")
+    with pytest.raises(StoreRefused, match="permission"):
+        world.store.get_maintenance([C])
+    committed(world, commit_after(head, entry(head, "1700000000009-0")))
 
 
 # --- lead and signs of life -----------------------------------------------------------------------------------------------------------
