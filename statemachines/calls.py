@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from statemachines import facts as f
-from statemachines import phases, records
+from statemachines import records
 from statemachines.deciding import NOT_VERIFIED
 from statemachines.judging import Judging
 from statemachines.states import Kind, TicketStatus
@@ -208,18 +208,11 @@ class Calls(Judging):
         """A late fact of an older stop completes the record of its failover and moves no state."""
         if ticket.script != "stop":
             return
-        candidates = [*self.state.failovers, *([self.state.failover] if self.state.failover else [])]
-        for present in reversed(candidates):
+        for present in reversed(self.known_failovers()):
             start = present.points.get("start_called")
             if present.node_from != ticket.node or start is None or not start - 3_600_000 < ticket.called_ms <= start:
                 continue
-            record = present.model_copy(deep=True)
-            records.note_stop_points(self, record, ticket)
-            phases.settle(record)
-            if record != present:
-                body = record.model_dump(mode="json")
-                changes = {"ended": body} if record.state == "ended" else {"failover": body}
-                self.decide("FailoverAmended", None, node=ticket.node, data={"failover": body}, changes=changes)
+            self.amend(present, lambda record: records.note_stop_points(self, record, ticket), ticket.node)
             return
 
     # --- a service is up

@@ -1,6 +1,6 @@
 """One step: a fact in, entries out. Which row of a machine applies is said by tables.py; what each kind of fact sets in motion, by
-calls.py (what the manager asks for), outlook.py (what is seen of services and nodes), manager.py (what the manager says) and, for what is
-left, by this module.
+calls.py (what the manager asks for), outlook.py (what is seen of services and nodes), manager.py (what the manager says),
+beside.py (what stands beside the machines) and, for what is left, by this module.
 
 `step` works on a copy, so a fact that makes it raise leaves nothing behind.
 """
@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 from statemachines import facts as f
 from statemachines import invariants
+from statemachines.beside import Beside
 from statemachines.deciding import LATE_MS, JobOrder
 from statemachines.entries import Sealed, next_id
 from statemachines.facts import AnyFact, Envelope
-from statemachines.manager import Manager
 from statemachines.states import ClusterState
 
 __all__ = ["Arrival", "JobOrder", "StepResult", "order_of", "quarantine", "step"]
@@ -65,7 +65,7 @@ def quarantine(state: ClusterState, inbox: str, inbox_id: str, reason: str, enve
     return _Step(state).put_aside(inbox, inbox_id, reason, envelope)
 
 
-class _Step(Manager):
+class _Step(Beside):
     """Every kind of fact, and what it sets in motion."""
 
     # --- what every step does
@@ -200,6 +200,7 @@ _HANDLERS: dict[str, Callable[[_Step, str, Any], None]] = {
     "ScriptDeclined": _Step.on_declined, "AlertReceived": _Step.on_alert, "ClusterViewed": _Step.on_viewed,
     "DeadlinePassed": _Step.on_deadline, "PauseRequested": _Step.on_pause, "ResumeRequested": _Step.on_resume,
     "ConfigurationChanged": _Step.on_configured, "CommandRefused": _Step.on_refused, "FactsDropped": _Step.on_dropped,
+    "EndpointChanged": _Step.on_endpoint,
 }  # fmt: skip
 
 EVIDENCE_ONLY: dict[str, str] = {
@@ -213,7 +214,6 @@ EVIDENCE_ONLY: dict[str, str] = {
     "LeadTaken": "raises the epoch",
     "RunbookStepRecorded": "remembered, so that a runbook can be gone on with",
     "MetadataObserved": "shown",
-    "EndpointChanged": "shown",
     "MoveRequested": "shown",
     "MoveEnded": "shown",
 }

@@ -7,7 +7,7 @@ schedules; which event is fired when, in `cluster.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -150,6 +150,7 @@ class Deciding:
 
     def _log_failover(self, fired: Fired, present: FailoverStatus | None, record: FailoverStatus) -> None:
         phases.settle(record)
+        records.note_outages(self.state, record)
         body = record.model_dump(mode="json")
         ended = record.state == "ended"
         deadlines: dict[str, int | None] = dict(self._failover_deadlines(record))
@@ -164,6 +165,21 @@ class Deciding:
         move = [{"machine": f"failover:{record.id}", "from": fired.source, "to": fired.target}] if fired.moved else []
         node = record.node_to or record.node_from
         self.decide(kind, fired.row.rule, data={"failover": body}, changes=changes, transitions=move, node=node)
+
+    def amend(self, present: FailoverStatus, complete: Callable[[FailoverStatus], None], node: str | None = None) -> None:
+        """What was told late completes a failover's record, whether it has ended or not; it moves no state."""
+        record = present.model_copy(deep=True)
+        complete(record)
+        phases.settle(record)
+        if record == present:
+            return
+        body = record.model_dump(mode="json")
+        changes = {"ended": body} if record.state == "ended" else {"failover": body}
+        self.decide("FailoverAmended", None, node=node, data={"failover": body}, changes=changes)
+
+    def known_failovers(self) -> list[FailoverStatus]:
+        """Those that are remembered, the open one last."""
+        return [*self.state.failovers, *([self.state.failover] if self.state.failover else [])]
 
     def _failover_deadlines(self, record: FailoverStatus) -> dict[str, int | None]:
         suspicion, takeover = f"suspicion:{record.id}", f"takeover:{record.id}"

@@ -15,6 +15,7 @@ from statemachines.configuration import ClusterSettings
 from statemachines.entries import Entry, Sealed
 from statemachines.states import (
     KEPT_FAILOVERS,
+    KEPT_OUTAGES,
     KEPT_RUNBOOKS,
     KEPT_STEPS,
     KEPT_STREAMS,
@@ -27,6 +28,7 @@ from statemachines.states import (
     MetadataStatus,
     NodeStatus,
     Observation,
+    Outage,
     Poll,
     RunbookStatus,
     ScheduleEntry,
@@ -251,10 +253,17 @@ def _metadata_observed(state: ClusterState, entry: Entry) -> None:
 
 
 def _endpoint_changed(state: ClusterState, entry: Entry) -> None:
-    name, before = entry.data["endpoint"], state.endpoints.get(entry.data["endpoint"])
+    """What was known already (a new leader says it again) does not begin anew."""
+    name, up, at_ms, before = entry.data["endpoint"], entry.data["up"], _at(entry), state.endpoints.get(entry.data["endpoint"])
     configured = state.settings is not None and any(endpoint.name == name for endpoint in state.settings.endpoints)
-    if configured and (before is None or before.since_ms <= _at(entry)):
-        state.endpoints[name] = EndpointStatus(up=entry.data["up"], since_ms=_at(entry), reason=entry.data.get("reason", ""))
+    if not configured or (before is not None and (before.up == up or before.since_ms > at_ms)):
+        return
+    outages = list(before.outages) if before is not None else []
+    if not up:
+        outages.append(Outage(endpoint=name, down_ms=at_ms))
+    elif outages:
+        outages[-1] = outages[-1].model_copy(update={"up_ms": at_ms})
+    state.endpoints[name] = EndpointStatus(up=up, since_ms=at_ms, reason=entry.data.get("reason", ""), outages=outages[-KEPT_OUTAGES:])
 
 
 def _runbook_step(state: ClusterState, entry: Entry) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from statemachines import phases
-from statemachines.states import FailoverStatus, Kind, TicketStatus
+from statemachines.states import KEPT_OUTAGES, ClusterState, FailoverStatus, Kind, Outage, TicketStatus
 
 if TYPE_CHECKING:
     from statemachines.deciding import Deciding
@@ -128,6 +128,25 @@ def _end(outcome: Literal["completed", "failed", "superseded", "cleared"]) -> Ca
                 phases.note_commands(record, step.state.tickets.get(step.state.start_ticket or ""))
 
     return action
+
+
+OUTAGE_BEFORE_MS = 60_000.0
+"""An outage that begins at most this long before the first symptom belongs to the failover: clients may notice first."""
+
+
+def note_outages(state: ClusterState, record: FailoverStatus) -> None:
+    """What clients saw meanwhile; an outage that goes on is noted without its end."""
+    seen = {(outage.endpoint, outage.down_ms): outage for outage in record.outages}
+    for endpoint in state.endpoints.values():
+        seen |= {(outage.endpoint, outage.down_ms): outage for outage in endpoint.outages if _belongs(outage, record)}
+    record.outages = sorted(seen.values(), key=lambda outage: (outage.down_ms, outage.endpoint))[-KEPT_OUTAGES:]
+
+
+def _belongs(outage: Outage, record: FailoverStatus) -> bool:
+    symptom_ms, points = record.points["symptom"], record.points
+    end_ms = points.get("ended", points.get("judged", float("inf"))) if record.state == "ended" else float("inf")
+    reaches_it = outage.up_ms is None or outage.up_ms >= symptom_ms or outage.down_ms >= symptom_ms - OUTAGE_BEFORE_MS
+    return reaches_it and outage.down_ms <= end_ms
 
 
 ACTIONS: dict[str, Callable[[Deciding, FailoverStatus, dict[str, Any]], None]] = {

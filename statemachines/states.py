@@ -237,6 +237,8 @@ class EndpointStatus(Part):
     up: bool
     since_ms: float
     reason: str = ""
+    outages: list[Outage] = []
+    """The last ones, oldest first, at most `KEPT_OUTAGES`."""
 
 
 class RunbookStatus(Part):
@@ -334,6 +336,8 @@ KEPT_FAILOVERS = 20
 KEPT_TICKETS = 8
 KEPT_STREAMS = 8
 KEPT_RUNBOOKS = 20
+KEPT_OUTAGES = 20
+"""Of one endpoint, and in one failover's record: the latest."""
 KEPT_STEPS = 100
 """Of one runbook: its latest steps."""
 
