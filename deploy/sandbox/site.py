@@ -25,10 +25,12 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from deploy.clusterpro import sources
+from deploy.sandbox.shapes import BOTH, SHAPES, Shape
 from deploy.sandbox.standins import processes
 from deploy.sandbox.standins.cluster import GUIDE, SandboxCluster
 from orchestrator.embedded import EmbeddedRedis
-from orchestrator.rendering import Target, site_of
+from orchestrator.rendering import Site as RenderedSite
+from orchestrator.rendering import Target, alerts, site_of
 from orchestrator.rendering.scripts import supervised
 from orchestrator.rendering.variables import in_whole_seconds
 from statemachines.configuration import Configuration
@@ -69,6 +71,9 @@ class Site:
         pace: how fast the world goes.
         orchestrators: names of the orchestrators that share the cluster.
         language: of what people on a node read: `en` or `ja`.
+        nodes: other nodes than the shape's.
+        shape: which cluster it is.
+        restarts: how often a monitor restarts in place before it fails over.
     """
 
     def __init__(
@@ -78,7 +83,9 @@ class Site:
         *,
         orchestrators: tuple[str, ...] = ("a", "b"),
         language: str = "en",
-        nodes: tuple[str, ...] = ("node1", "node2"),
+        nodes: tuple[str, ...] | None = None,
+        shape: Shape = BOTH,
+        restarts: int = 0,
     ) -> None:
         self.base = base.resolve()
         self.base.mkdir(parents=True, exist_ok=True)
@@ -86,15 +93,18 @@ class Site:
         self.mode = "supervise"
         self.language = language
         self.orchestrators = orchestrators
+        self.shape = shape
         self.redis = EmbeddedRedis(self.base / "redis")
         self.cluster = SandboxCluster(
             self.base / "sandbox",
-            nodes,
+            nodes or shape.nodes,
             armsleep_scale=self.pace.armsleep_scale,
             heartbeat_timeout_s=self.pace.heartbeat_timeout,
-            start_seconds={"agent": self.pace.agent_start, "server": self.pace.server_start, "metadata": 0.1},
+            start_seconds={"agent": self.pace.agent_start, "server": self.pace.server_start, "metadata": 0.1, "dbms": 0.3},
             monitor_interval_s=0.3,
+            restart_count=restarts,
             failover_count=1000,  # crashes follow each other faster here than a monitor forgets
+            **shape.sandbox(),
         )
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -166,9 +176,11 @@ class Site:
             "[orchestrator]",
             'listen = "127.0.0.1:0"',
         ]
-        lines += ["", *_table(f"clusters.{CLUSTER}", cluster)]
-        for service in ("agent", "server"):
-            lines += ["", f"[[clusters.{CLUSTER}.services]]", f"name = {_value(service)}", f"kind = {_value(service)}"]
+        lines += ["", *_table(f"clusters.{CLUSTER}", cluster | self.shape.cluster_tables(self.cluster, node))]
+        for service in self.shape.services:
+            lines += ["", f"[[clusters.{CLUSTER}.services]]", *_keys(service.settings())]
+        for endpoint in self.shape.endpoints(self.cluster):
+            lines += ["", f"[[clusters.{CLUSTER}.endpoints]]", *_keys(endpoint)]
         if node is not None:
             lines += ["", *_table("node", self._node_table(node))]
         return "\n".join(lines) + "\n"
@@ -182,16 +194,12 @@ class Site:
             "cluster": CLUSTER,
             "folder": str(self.node_folder(node)),
             "boot": ["cat", str(self.cluster.node_dir(node) / "boot-id")],
-            "probe": command("server/bin/dcschedules"),
             "clpstat": command("clp/bin/clpstat"),
             "clpgrp": command("clp/bin/clpgrp"),
             "view_interval": self.pace.view_interval,
             "dcsup": dcsup_command(),
             "clp_bin": str(self.cluster.node_dir(node) / "clp" / "bin"),
-            "services": {
-                "agent": {"command": command("agent/bin/dcagent"), "status": command("agent/bin/dcstatus")},
-                "server": {"command": command("server/bin/dcserver"), "status": command("server/bin/dcstatus")},
-            },
+            **self.shape.node_tables(self.cluster, node),
         }
 
     # --- the cluster's scripts
@@ -214,13 +222,24 @@ class Site:
 
     def _rendered(self, node: str, more: Mapping[str, str]) -> dict[str, str]:
         """What `dcsup render clusterpro` writes for this node, without the empty places for a site's own code."""
-        target = Target("linux", language="ja" if self.language == "ja" else "en")
-        site, _ = in_whole_seconds(site_of(Configuration.model_validate(tomllib.loads(self._toml(node)))), target)
+        site, target = self._rendering(node)
         files = {name: content.decode() for name, content in supervised(site, target, sources("linux"), str).items()}
         # the pause of the plain watch is the guide's, which armsleep shortens here; not the watch job's, which is short already
         own = {"DCSUP_INTERVAL": "10"} | dict(more)
         files["dcsup.env"] += "".join(f"{name}={shlex.quote(value)}\n" for name, value in own.items())
         return {name: text for name, text in files.items() if "/" not in name}
+
+    def _rendering(self, node: str) -> tuple[RenderedSite, Target]:
+        target = Target("linux", language="ja" if self.language == "ja" else "en")
+        return in_whole_seconds(site_of(Configuration.model_validate(tomllib.loads(self._toml(node)))), target)[0], target
+
+    def install_alerts(self) -> None:
+        """Have the cluster manager's alert extension tell dcsup of the events that it wants to hear of."""
+        for node in self.cluster.nodes:
+            site, target = self._rendering(node)
+            ids = [event for group in alerts.GROUPS for event in group.ids]
+            lines = {f"{module}@{number}": [alerts.command_line(site, target, module, number)] for module, number in ids}
+            self.cluster.install_alert_commands(node, lines)
 
     # --- processes
 
@@ -239,6 +258,7 @@ class Site:
         self.redis.start()
         self.write_configuration("supervise")
         self.install_supervised_scripts()
+        self.install_alerts()
         for name in self.orchestrators:
             self.start_orchestrator(name)
         self.wait_for("an orchestrator leads", lambda: self.leader() is not None)
@@ -368,11 +388,13 @@ def _value(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)  # what we write is TOML just as well
 
 
+def _keys(content: Mapping[str, Any]) -> list[str]:
+    return [f"{key} = {_value(value)}" for key, value in content.items()]
+
+
 def _table(name: str, content: dict[str, Any]) -> Iterator[str]:
     yield f"[{name}]"
-    for key, value in content.items():
-        if not isinstance(value, dict):
-            yield f"{key} = {_value(value)}"
+    yield from _keys({key: value for key, value in content.items() if not isinstance(value, dict)})
     for key, value in content.items():
         if isinstance(value, dict):
             yield ""
@@ -398,10 +420,16 @@ def up(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("dcsup up --sandbox")
     parser.add_argument("--folder", type=Path, default=Path("build/sandbox"), help="where the sandbox lives (default: build/sandbox)")
     parser.add_argument("--language", choices=("en", "ja"), default="en", help="of broadcasts and cluster log")
+    parser.add_argument("--shape", choices=SHAPES, default=BOTH.name, help="which cluster it is (default: %(default)s)")
+    parser.add_argument("--list-shapes", action="store_true", help="show the shapes of a cluster that there are")
     arguments = parser.parse_args(argv)
-    with interruptible(), Site(arguments.folder, Pace(), language=arguments.language) as site:
+    if arguments.list_shapes:
+        print("\n".join(f"{shape.name:17} {shape.title}" for shape in SHAPES.values()))
+        return 0
+    shape = SHAPES[arguments.shape]
+    with interruptible(), Site(arguments.folder, Pace(), language=arguments.language, shape=shape) as site:
         try:
-            print("starting Redis, two orchestrators and two nodes ...", flush=True)
+            print(f"starting Redis, two orchestrators and {len(shape.nodes)} nodes: {shape.title} ...", flush=True)
             site.bring_up()
             _stay(site)
         except KeyboardInterrupt:

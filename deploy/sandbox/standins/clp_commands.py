@@ -159,7 +159,7 @@ def render_status(status: dict[str, Any], settings: dict[str, Any], *, wide: boo
 
 def _servers(status: dict[str, Any], columns: int) -> list[str]:
     lines = []
-    for name, state in status["nodes"].items():
+    for name, state in status["servers"].items():
         lines.append(_head("*" if name == status["node"] else " ", name, state, columns))
         lines.append(_child("lankhb1", "Offline" if state == "Offline" else "Normal", columns, "Kernel Mode LAN Heartbeat"))
     return lines

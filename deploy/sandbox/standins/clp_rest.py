@@ -79,7 +79,7 @@ class _Api:
         state = "Suspend" if status["suspended"] else "Normal"
         return {
             "cluster": {"name": self._place.settings["cluster"], "status": state},
-            "servers": [{"name": name, "status": word} for name, word in status["nodes"].items()],
+            "servers": [{"name": name, "status": word} for name, word in status["servers"].items()],
             "groups": [
                 {"name": group, "status": view["state"], "current": current, "resources": [{"name": name} for name in view["resources"]]}
             ],

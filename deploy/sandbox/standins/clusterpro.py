@@ -152,7 +152,9 @@ class _Cluster:
         nodes |= {peer.name: self._state(peer.member, peer.alive) for peer in self.membership.peers.values()}
         view = self.group.seen()
         view["monitors"] = self.controls.shown(view["monitors"] | {"userw": "Normal"})
-        return {"node": self.place.node, "nodes": nodes, "view": view, "suspended": self.controls.now.suspended}
+        suspended = self.controls.now.suspended
+        servers = {name: "Suspend" if suspended and state == ONLINE else state for name, state in nodes.items()}
+        return {"node": self.place.node, "nodes": nodes, "servers": servers, "view": view, "suspended": suspended}
 
     @staticmethod
     def _state(member: bool, alive: bool) -> str:
