@@ -138,6 +138,8 @@ class _Step(Beside):
             self.fire_node(what, "probation_passed")
         elif kind == "views":
             self.views_still_differ()
+        elif kind == "move":
+            self.drop_move("MoveExpired", "C304", "the group was not moved in time")
 
     def _call_has_no_time(self, script: str, ticket_name: str) -> None:
         ticket = self.state.tickets.get(ticket_name)
@@ -200,7 +202,7 @@ _HANDLERS: dict[str, Callable[[_Step, str, Any], None]] = {
     "ScriptDeclined": _Step.on_declined, "AlertReceived": _Step.on_alert, "ClusterViewed": _Step.on_viewed,
     "DeadlinePassed": _Step.on_deadline, "PauseRequested": _Step.on_pause, "ResumeRequested": _Step.on_resume,
     "ConfigurationChanged": _Step.on_configured, "CommandRefused": _Step.on_refused, "FactsDropped": _Step.on_dropped,
-    "EndpointChanged": _Step.on_endpoint,
+    "EndpointChanged": _Step.on_endpoint, "MoveRequested": _Step.on_move_requested, "MoveEnded": _Step.on_move_ended,
 }  # fmt: skip
 
 EVIDENCE_ONLY: dict[str, str] = {
@@ -214,8 +216,6 @@ EVIDENCE_ONLY: dict[str, str] = {
     "LeadTaken": "raises the epoch",
     "RunbookStepRecorded": "remembered, so that a runbook can be gone on with",
     "MetadataObserved": "shown",
-    "MoveRequested": "shown",
-    "MoveEnded": "shown",
 }
 """Facts that change what is known and lead to no decision, and why."""
 

@@ -151,10 +151,14 @@ class Deciding:
     def _log_failover(self, fired: Fired, present: FailoverStatus | None, record: FailoverStatus) -> None:
         phases.settle(record)
         records.note_outages(self.state, record)
+        settled = records.claim_move(self.state, record)
         body = record.model_dump(mode="json")
         ended = record.state == "ended"
         deadlines: dict[str, int | None] = dict(self._failover_deadlines(record))
         changes: dict[str, Any] = {"failover": None if ended else body, "deadlines": deadlines}
+        if settled and self.state.move is not None:
+            changes["move"] = None
+            deadlines[f"move:{self.state.move.request}"] = None
         if ended:
             changes["ended"] = body
         if record.outcome == "cleared":

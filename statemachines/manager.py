@@ -122,7 +122,9 @@ class Manager(Outlook):
 
     def _manager_acted(self, trigger: str, kind: Kind, node_to: str | None) -> None:
         self.freeze_baseline()
-        moving = self.fire_failover("manager_acted", ["elsewhere"] if node_to is not None else [], trigger=trigger, kind=kind, node=node_to)
+        conditions = ["elsewhere"] if node_to is not None else []
+        details = {"trigger": trigger, "kind": kind, "node": node_to, "by_operator": trigger == "alert"}
+        moving = self.fire_failover("manager_acted", conditions, **details)
         if moving and self.state.active is not None and self.state.active != node_to:
             self.take_away(self.state.active)
 

@@ -26,14 +26,22 @@ def _point(step: Deciding, record: FailoverStatus, name: str, at_ms: float | Non
     record.clocks[name] = step.clock
 
 
+def _become(record: FailoverStatus, kind: Kind, *, by_operator: bool) -> None:
+    """What the failover is called now. A move is an operator's act where the manager says that it is one (GROUPMOVE, rc 50), not where
+    dcsup only takes it for one; anything else is the cluster's, whoever asked for a move before it."""
+    record.kind = kind
+    record.initiator = "operator" if kind == "move" and by_operator else "cluster"
+    if kind != "move":
+        record.requested_by, record.why = None, ""
+
+
 def _open(step: Deciding, record: FailoverStatus, details: dict[str, Any]) -> None:
     record.trigger = details["trigger"]
     _point(step, record, "symptom")
 
 
 def _act(step: Deciding, record: FailoverStatus, details: dict[str, Any]) -> None:
-    record.kind = details["kind"] or record.kind
-    record.initiator = "operator" if record.kind == "move" else "cluster"
+    _become(record, details["kind"] or record.kind, by_operator=True)
     _point(step, record, "acted")
     _point(step, record, "stop_called")
 
@@ -46,7 +54,7 @@ def _open_acting(step: Deciding, record: FailoverStatus, details: dict[str, Any]
 
 def _act_again(step: Deciding, record: FailoverStatus, details: dict[str, Any]) -> None:
     """Taken away again before it was verified: the first act and stop stay, the last start will count."""
-    record.kind = details["kind"]
+    _become(record, details["kind"], by_operator=True)
     record.restarts += 1
     record.points.setdefault("stop_called", record.points["acted"])  # so that an attempt before the first stop is in some phase
     for point in ("stop_ended", "start_called", "first_command", "last_command"):
@@ -54,8 +62,8 @@ def _act_again(step: Deciding, record: FailoverStatus, details: dict[str, Any]) 
 
 
 def _act_by_view(step: Deciding, record: FailoverStatus, details: dict[str, Any]) -> None:
-    record.kind, record.node_to = details["kind"], details["node"]
-    record.initiator = "operator" if record.kind == "move" else "cluster"
+    record.node_to = details["node"]
+    _become(record, details["kind"], by_operator=details["by_operator"])
     if "symptom" not in record.points:
         record.trigger = details["trigger"]
         _point(step, record, "symptom")
@@ -77,7 +85,8 @@ def note_stop_points(step: Deciding, record: FailoverStatus, ticket: TicketStatu
     record.points["symptom"] = min(record.points.get("symptom", ticket.called_ms), ticket.called_ms)
     if record.trigger == "start-hook":
         record.trigger = "stop-hook"
-    record.kind = MOVING_FACTORS.get(ticket.factor, record.kind)
+    if ticket.factor in MOVING_FACTORS:
+        _become(record, MOVING_FACTORS[ticket.factor], by_operator=True)
     if ends and len(ends) == len(ticket.commands):
         _point(step, record, "stop_ended", min(max(ends), start))
     count_by_script(step, record)
@@ -96,7 +105,6 @@ def _open_starting(step: Deciding, record: FailoverStatus, details: dict[str, An
     record.trigger = "start-hook"
     _point(step, record, "symptom")
     _begin_start(step, record, details)
-    record.initiator = "operator" if record.kind == "move" else "cluster"
 
 
 def count_by_script(step: Deciding, record: FailoverStatus) -> None:
@@ -128,6 +136,25 @@ def _end(outcome: Literal["completed", "failed", "superseded", "cleared"]) -> Ca
                 phases.note_commands(record, step.state.tickets.get(step.state.start_ticket or ""))
 
     return action
+
+
+REQUEST_BEFORE_MS = 1000.0
+"""A request counts for a move that begins this long before it at most: the clocks of two machines differ a little."""
+
+
+def claim_move(state: ClusterState, record: FailoverStatus) -> bool:
+    """Put who asked for this move with `dcsup move`, and why, into its record. Whether the request is settled by it.
+
+    A stop does not say where to; so a request that names a node waits for the start, and is not settled by one elsewhere.
+    """
+    move, acted_ms = state.move, record.points.get("acted")
+    if move is None or record.kind != "move" or acted_ms is None or acted_ms < move.at_ms - REQUEST_BEFORE_MS:
+        return False
+    if move.to not in (None, record.node_to) and record.node_to is not None:
+        record.requested_by, record.why = None, ""
+        return False
+    record.requested_by, record.why, record.initiator = move.by, move.why, "operator"
+    return move.to in (None, record.node_to) or record.state == "ended"
 
 
 OUTAGE_BEFORE_MS = 60_000.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from statemachines.states import FailoverStatus
 from tests.statemachines.story import Story, settings
 
@@ -122,3 +124,146 @@ def test_an_endpoint_that_flaps_fills_no_record() -> None:
     assert story.state.failover is not None
     assert len(story.state.failover.outages) == 20
     assert len(story.state.endpoints["server"].outages) == 20
+
+
+# --- moves that an operator asks for
+
+
+def ask(story: Story, to: str | None = "node2", request: str = "m1") -> None:
+    story.tell("_operator", "MoveRequested", request=request, to=to, by="suzuki", why="monthly patch")
+
+
+def move(story: Story, to: str = "node2", factor: str = "GROUPMOVE") -> FailoverStatus:
+    assert story.state.active is not None
+    story.take_down(story.state.active, factor=factor)
+    story.bring_up(to)
+    return story.ended()
+
+
+@pytest.mark.parametrize("to", [None, "node2"])
+def test_a_requested_move_says_who_and_why(to: str | None) -> None:
+    """Told apart from a failure and from somebody else's move; the request is settled by it."""
+    story = up()
+    ask(story, to)
+    assert story.state.move is not None
+    record = move(story)
+    assert (record.kind, record.initiator, record.requested_by, record.why) == ("move", "operator", "suzuki", "monthly patch")
+    assert story.state.move is None
+    story.tell("_operator", "MoveEnded", request="m1", ok=True)
+    assert not [name for name in story.state.deadlines if name.startswith("move:")]
+    assert record.outcome == "completed"
+
+
+def test_the_record_says_so_from_its_beginning() -> None:
+    """Whoever looks while the group is under way sees who asked for it."""
+    story = up()
+    ask(story)
+    story.call("stop", "node1", factor="GROUPMOVE")
+    assert story.state.failover is not None
+    assert story.state.failover.requested_by == "suzuki"
+
+
+def test_a_move_that_nobody_asked_dcsup_for_is_an_operators_all_the_same() -> None:
+    """CLP_FACTOR=GROUPMOVE: somebody at the WebUI; who is not known."""
+    record = move(up())
+    assert (record.kind, record.initiator, record.requested_by) == ("move", "operator", None)
+
+
+def test_what_is_only_taken_for_a_move_is_nobodys_act() -> None:
+    """A start elsewhere without a word about the stop: dcsup calls it a move, and does not say that a person wanted it."""
+    story = up()
+    story.bring_up("node2")
+    assert (story.ended().kind, story.ended().initiator) == ("move", "cluster")
+
+
+def test_a_failure_after_a_request_is_a_failure() -> None:
+    """Never counted as a move: the manager says why the group was taken away."""
+    story = up()
+    ask(story)
+    record = move(story, factor="GROUPFAILOVER")
+    assert (record.kind, record.initiator, record.requested_by) == ("failure", "cluster", None)
+    assert story.state.move is not None, "the request waits until the manager answers it"
+    story.tell("_operator", "MoveEnded", request="m1", ok=False, reason="the group is not online")
+    assert story.state.move is None
+    assert story.log[-1].entry.type == "MoveFailed"
+
+
+def test_a_move_that_becomes_a_failure_is_one() -> None:
+    """The start on the wanted node fails and the manager takes the group on: its kind is the last action."""
+    story = up(nodes=["node1", "node2", "third"])
+    story.tell("third", "NodeJoined", boot="b", version="0")
+    ask(story)
+    story.take_down("node1", factor="GROUPMOVE")
+    story.call("start", "node2")
+    story.take_down("node2", factor="GROUPFAILOVER")
+    story.bring_up("third", "FAILOVER")
+    record = story.ended()
+    assert (record.kind, record.initiator, record.requested_by, record.restarts) == ("failure", "cluster", None, 1)
+    assert story.state.move is None
+
+
+def test_a_move_to_another_node_than_the_one_asked_for_is_somebody_elses() -> None:
+    """The stop does not say where to; the start does. The request waits on."""
+    story = up(nodes=["node1", "node2", "third"])
+    story.tell("third", "NodeJoined", boot="b", version="0")
+    ask(story, "third")
+    record = move(story, "node2")
+    assert (record.initiator, record.requested_by) == ("operator", None)
+    assert story.state.move is not None
+    record = move(story, "third")
+    assert record.requested_by == "suzuki"
+    assert story.state.move is None
+
+
+def test_a_move_that_began_before_the_request_is_not_its() -> None:
+    """Somebody else was quicker."""
+    story = up()
+    story.take_down("node1", factor="GROUPMOVE")
+    story.wait(5)
+    ask(story)
+    story.bring_up("node2")
+    assert story.ended().requested_by is None
+
+
+def test_a_second_request_replaces_the_first() -> None:
+    """There is one at a time; which was replaced is recorded, and its own end changes nothing any more."""
+    story = up()
+    ask(story, request="m1")
+    ask(story, None, request="m2")
+    assert story.log[-1].entry.data["replaces"] == "m1"
+    assert list(story.state.deadlines) == ["move:m2"]
+    story.tell("_operator", "MoveEnded", request="m1", ok=False, reason="interrupted")
+    assert story.state.move is not None
+
+
+def test_a_request_that_nothing_followed_is_dropped() -> None:
+    """I3: it takes no later move for its own."""
+    story = up()
+    ask(story)
+    story.wait(901)
+    assert "MoveExpired" in story.types()
+    assert story.state.move is None
+    assert move(story).requested_by is None
+
+
+def test_a_request_for_a_node_that_is_none_has_failed_already() -> None:
+    """The CLI says it first; whoever writes the inbox by hand is told by the log."""
+    story = up()
+    ask(story, "node9")
+    assert story.state.move is None
+    assert "node9" in story.log[-1].entry.data["reason"]
+
+
+def test_a_requested_move_seen_only_by_the_managers_view_is_the_operators() -> None:
+    """Mode observe: nothing else says that a person wanted it."""
+    story = Story(settings(mode="observe"))
+    for node, asked in (("node1", False), ("node2", True), ("node1", False)):
+        if asked:
+            ask(story)
+        story.tell("node1", "ClusterViewed", group_state="online", current=node)
+        for service in ("agent", "server"):
+            story.poll(node, service)
+        story.wait(60)
+    assert [(r.kind, r.initiator, r.requested_by) for r in story.state.failovers] == [
+        ("move", "operator", "suzuki"), ("move", "cluster", None)
+    ]  # fmt: skip
