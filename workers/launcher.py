@@ -248,9 +248,7 @@ class Launcher:
             return Result("fail", ran=False, code=None, reason=f"cannot be run: {error}")
 
     def _run_verb(self) -> Result:
-        child = subprocess.Popen(
-            self.spec.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        child = subprocess.Popen(self.spec.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         tail = Tail(child)
         try:
             code = processes.exit_code(child.wait(max(0.0, self.spec.limit_s - self._duration_s())))

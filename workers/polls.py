@@ -108,7 +108,7 @@ class ServicePolls:
 
     def _ask(self, now: float) -> None:
         self._began = now
-        self._run = Run(self._argv, self._settings.poll_limit)
+        self._run = Run(self._argv, self._settings.poll_limit, keep_output=False)
         self.save()
 
     def _judge(self, outcome: Outcome) -> None:

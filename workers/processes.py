@@ -110,6 +110,15 @@ if sys.platform == "win32":  # never run: see above
         subprocess.run(["taskkill", "/F", "/T", "/PID", str(child.pid)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
         child.wait()
 
+    def end_tree(child: subprocess.Popen[bytes]) -> list[subprocess.Popen[bytes]]:
+        """As `end_others`, without waiting; returns what does it, to be polled until it has ended."""
+        quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        try:
+            return [subprocess.Popen(["taskkill", "/F", "/T", "/PID", str(child.pid)], **quiet)]
+        except OSError:
+            child.kill()
+            return []
+
 else:
 
     def born(pid: int) -> str | None:
@@ -158,6 +167,11 @@ else:
                     os.kill(pid, signal.SIGKILL)
             child.poll()
             time.sleep(_PAUSE_S)
+
+    def end_tree(child: subprocess.Popen[bytes]) -> list[subprocess.Popen[bytes]]:
+        """Tell the group that `child` leads to end, without waiting; on this system no process is needed for that."""
+        _end_group(child.pid)
+        return []
 
     def _has_proc() -> bool:
         return Path("/proc/self/stat").exists()

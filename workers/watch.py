@@ -5,8 +5,8 @@ are short commands under way beside each other; the loop asks each of them in tu
 `dcstatus` that hangs delays nobody else.
 
 The loop looks at tickets and journal every 50 ms: a start command that ended ok is verified from then on, a stop command that ended is
-checked at once. Redis is needed for two things only, the sign of life and the next window's job; without it the loop goes
-on, for the hooks read what it writes to disk.
+checked at once. Redis is needed for three things only, the sign of life, whether the cluster is in maintenance, and the next window's job;
+without it the loop goes on, for the hooks read what it writes to disk.
 
 It runs as an RQ job of about a minute (a *window*) that enqueues its successor as its last act. What it knows survives from window to
 window in `Watch`, one object per process, and from process to process in the status files.
@@ -29,7 +29,7 @@ from rq import Queue
 
 from statemachines import wire
 from statemachines.commands import WatchWindow
-from workers import files, journal, tickets
+from workers import files, journal, maintenance, tickets
 from workers.clusterview import ClusterWatch
 from workers.polls import Report, ServicePolls
 from workers.probe import ScheduleProbe
@@ -38,6 +38,9 @@ from workers.settings import NodeConfiguration
 WINDOW_S = 60.0
 LOOK_EVERY_S = 0.05
 """At tickets and journal."""
+
+ALIVE_EVERY_S = 2.0
+"""The sign of life and the question for maintenance: this often, or four times within the sign's time to live."""
 
 LOOKS_BEFORE_GONE = 5
 """A ticket that is renamed while its folder is listed is not in that listing."""
@@ -116,13 +119,15 @@ class Watch:
     def __init__(self, settings: NodeConfiguration, boot: str, client: Redis, report: Report) -> None:
         node, cluster = settings.node, settings.cluster
         self._folder = Path(node.folder)
-        self._client, self._alive_key, self._ttl_s = client, wire.watch_alive(node.cluster, node.name), cluster.node_ttl
+        self._client, self._ttl_s = client, cluster.node_ttl
+        self._alive_key, self._maintenance_key = wire.watch_alive(node.cluster, node.name), wire.maintenance(node.cluster)
+        self._maintenance = maintenance.Keeper(self._folder, boot)
         self._ground = GroundWatch(self._folder, boot)
         self.services = {
             one.name: ServicePolls(self._folder, one.name, node.services[one.name].status, cluster.watch, boot, report)
             for one in cluster.services
         }
-        self._cluster = ClusterWatch(node, cluster, report) if node.clpstat or node.clpgrp else None
+        self._cluster = ClusterWatch(node, cluster, report) if ClusterWatch.is_configured(node) else None
         self._probe, self._probed = self._schedule_probe(settings, report)
         self._look_at = self._alive_at = 0.0
         self._without_ticket: Counter[str] = Counter()
@@ -149,7 +154,8 @@ class Watch:
         if self._cluster is not None:
             self._cluster.step(now)
         if now >= self._alive_at:
-            self._sign_of_life(now)
+            suspended = self._cluster is not None and self._cluster.is_suspended(now)
+            self._maintenance.step(self._talk_with_redis(now), suspended_here=suspended)
 
     def pause(self) -> None:
         """Sleep until the next round."""
@@ -202,12 +208,29 @@ class Watch:
             for name, one in self.services.items()
         }
 
-    def _sign_of_life(self, now: float) -> None:
-        self._alive_at = now + self._ttl_s / 4
+    def _talk_with_redis(self, now: float) -> maintenance.Answer | None:
+        """Give the sign of life and hear about maintenance, in one round trip."""
+        self._alive_at = now + min(self._ttl_s / 4, ALIVE_EVERY_S)
         try:
-            self._client.set(self._alive_key, json.dumps({"services": self.counters()}), px=int(self._ttl_s * 1000))
+            with self._client.pipeline(transaction=False) as pipe:
+                pipe.set(self._alive_key, json.dumps({"services": self.counters()}), px=int(self._ttl_s * 1000))
+                pipe.get(self._maintenance_key)
+                _, said = pipe.execute(raise_on_error=False)
         except redis.RedisError:
             self._alive_at = now + REDIS_PAUSE_S  # said by the forwarder, once per outage
+            return None
+        return _answer(said)
+
+
+def _answer(said: object) -> maintenance.Answer | None:
+    """The maintenance key's value; None for an error, or for something that is no such value: then nobody knows."""
+    if said is None:
+        return maintenance.Answer(None)
+    try:
+        reason = json.loads(said)["reason"] if isinstance(said, bytes) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return maintenance.Answer(reason) if reason in maintenance.REASONS else None
 
 
 def _last_of_each_service(ends: list[End]) -> Iterable[End]:

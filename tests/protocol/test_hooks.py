@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.protocol.bench import BOOT, LIMIT_S, ROOT, Node, eventually, killed_at_end, running
-from workers import files, journal, processes, statuses, tickets
+from workers import files, journal, maintenance, processes, statuses, tickets
 
 DAEMON = """
 import os, time
@@ -228,6 +228,37 @@ def test_watch_polls_by_itself_when_the_watch_job_is_silent(node: Node, silence:
         eventually(lambda: len(node.recorded("status")) >= 3)
         assert hook.poll() is None
         node.take("server", "up")
+        assert hook.wait(LIMIT_S) == 40
+
+
+def maintain(node: Node, **changes: object) -> None:
+    """What the watch loop writes while the cluster is in maintenance."""
+    fields = {"reason": "suspended", "boot": BOOT, "mono": time.monotonic(), **changes}
+    files.write_aside(maintenance.path_of(node.folder), files.to_text(fields))
+
+
+def test_in_maintenance_no_watch_ends(node: Node) -> None:
+    """An unhealthy service is said once and asked about on and on; when maintenance is over that is confirmed and ends the hook with 40."""
+    node.folder.mkdir(exist_ok=True)
+    maintain(node)
+    hook = watch(node)
+    with killed_at_end(hook):
+        eventually(lambda: len(node.recorded("status")) >= 4)
+        assert hook.poll() is None
+        maintenance.path_of(node.folder).unlink()
+        _, words = hook.communicate(timeout=LIMIT_S)
+    assert hook.returncode == 40
+    assert words.count(b"but the cluster is suspended") == 1
+    assert [fact["code"] for fact in node.facts("WatchHookEnded")] == [40]
+
+
+@pytest.mark.parametrize("changes", [{"mono": 1e12}, {"boot": "boot0"}, {"mono": ""}, {"reason": "holiday"}, {"mono": -1}])
+def test_a_maintenance_that_is_none_does_not_keep_a_dead_service(node: Node, changes: dict[str, object]) -> None:
+    """From the future, of another boot, damaged, or long ago: the hook ends 40 as ever."""
+    node.folder.mkdir(exist_ok=True)
+    maintain(node, **changes)
+    hook = watch(node)
+    with killed_at_end(hook):
         assert hook.wait(LIMIT_S) == 40
 
 

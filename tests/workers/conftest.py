@@ -137,7 +137,8 @@ def write_config(
     tables = "".join(commands_of(node, name) for name in names)
     node.config.write_text(
         f'[redis]\nurl = "{node.url}"\n'
-        f'[clusters.{CLUSTER}]\nmode = "supervise"\ngroup = "g1"\nnodes = ["n1", "n2"]\nservices = [{listed}]\nnode_ttl = "2s"\n{extra_cluster}\n'
+        f'[clusters.{CLUSTER}]\nmode = "supervise"\ngroup = "g1"\nnodes = ["n1", "n2"]\nservices = [{listed}]\nnode_ttl = "2s"\n'
+        f"{extra_cluster}\n"
         f"[clusters.{CLUSTER}.watch]\n{watch}\n[clusters.{CLUSTER}.schedules]\n{schedules}\n"
         f'[node]\nname = "{NODE}"\ncluster = "{CLUSTER}"\nfolder = "{node.folder}"\nboot = ["echo", "{BOOT}"]\n{extra_node}\n{tables}'
     )

@@ -263,21 +263,26 @@ def test_schedules_are_observed_after_each_verification_and_when_they_change(nod
 
 
 def test_the_managers_view_is_told_when_it_changes(node: NodeFixture, reports: Reports) -> None:
-    """Online on n1, then a failing command once, then back."""
-    listing = node.base / "clpstat.txt"
+    """Online on n1, then a failing clpstat (what clpgrp says counts alone), then both failing, then back; each failure is told once."""
+    listing, active = node.base / "clpstat.txt", node.base / "clpgrp.txt"
+    active.write_text("n1\n")
     listing.write_text("  <server>\n   *n1 ....: Online\n  <group>\n    g1 ....: Online\n      current        : n1\n")
-    extra = f'clpstat = ["sh", "-c", "cat {listing}"]\nclpgrp = ["echo", "n1"]\nview_interval = "50ms"'
+    extra = f'clpstat = ["sh", "-c", "cat {listing}"]\nclpgrp = ["sh", "-c", "cat {active}"]\nview_interval = "50ms"'
     write_config(node, watch=FAST, services="server", extra_node=extra)
-    (node.base / "clpgrp").write_text("")
     watch = watch_of(node, reports)
     until(watch, lambda: reports.of("ClusterViewed"), "the view")
     until(watch, lambda: node.asked("server") >= 3, "some rounds")
     listing.unlink()
-    until(watch, lambda: reports.of("ClusterViewFailed"), "the failure")
-    listing.write_text("  <group>\n    g1 ....: Offline\n      current        : None\n")
-    until(watch, lambda: len(reports.of("ClusterViewed")) == 2, "the next view")
-    assert [one["group_state"] for one in reports.of("ClusterViewed")] == ["online", "offline"]
-    assert len(reports.of("ClusterViewFailed")) == 1
+    until(watch, lambda: len(reports.of("ClusterViewed")) == 2, "the view of clpgrp alone")
+    active.unlink()
+    until(watch, lambda: len(reports.of("ClusterViewFailed")) == 2, "the failure of both")
+    active.write_text("\n")
+    listing.write_text("  <server>\n   *n1 ....: Online\n  <group>\n    g1 ....: Offline\n      current        : None\n")
+    until(watch, lambda: reports.of("ClusterViewed")[-1]["group_state"] == "offline", "the next view")
+    views = [(one["group_state"], one["current"]) for one in reports.of("ClusterViewed")]
+    assert views[:2] + views[-1:] == [("online", "n1"), ("unknown", "n1"), ("offline", None)]
+    reasons = [one["reason"] for one in reports.of("ClusterViewFailed")]
+    assert reasons[:2] == ["clpstat ended with code 1", "clpstat ended with code 1; clpgrp ended with code 1"]
     for kind, data, _ in reports.all:
         FACT.validate_python({**data, "type": kind})
     watch.discard()

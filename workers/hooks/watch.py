@@ -4,14 +4,18 @@ While the watch job's last word on disk is fresh and healthy, this hook only rea
 only after a `dcstatus` of its own that was not 0 (`--confirm` in a row), and leaves that code in `watch/<service>.code`, with which
 the watch script then ends, so that the application monitor acts. When the watch job is silent, the hook polls by itself, every
 interval, for ever, as the guide's script does. A `dcstatus` that does not return is unknown, not a failure: the guide would only wait.
+
+In maintenance (workers/maintenance.py: `dcsup pause`, or a suspended cluster) a service that is not healthy does not end it: it says so
+once and goes on asking. When maintenance is over and the service still is not healthy, that is confirmed anew, and the hook ends 40.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
-from workers import files, outbox, statuses
+from workers import files, maintenance, outbox, statuses
 from workers.hooks import EXIT_BAD, EXIT_FALL_BACK, UsageError
 from workers.hooks.common import Facts, Options, Parent, Pulse, is_bypassed
 from workers.processes import run_limited
@@ -43,6 +47,8 @@ class Watch:
         self.facts = Facts(self.folder, self.boot)
         self._asked = -float("inf")
         self._judged: float | None = None
+        self._spared = False
+        """That the service is not healthy in maintenance was said."""
 
     def run(self) -> tuple[int, str]:
         """Wait until the service is not healthy; returns exit code and reason."""
@@ -67,11 +73,22 @@ class Watch:
                 continue  # the next of several confirming polls comes an interval later, as the guide's would
             answer = self._ask()
             if answer == 0:
-                bad = 0
+                bad, self._spared = 0, False
             elif answer is not None:
                 bad += 1
-                if bad >= self.confirm:
+                if bad >= self.confirm and not self._is_spared(answer):
                     return answer
+                bad %= self.confirm
+
+    def _is_spared(self, answer: int) -> bool:
+        reason = maintenance.reason_of(self.folder, self.boot, time.monotonic())
+        if reason is not None and not self._spared:
+            self._spared = True
+            try:
+                print(f"dcsup hook watch: {self.service}: dcstatus is {answer}, but the cluster is {reason}: going on", file=sys.stderr)
+            except OSError:
+                pass  # the script's log is on a full disk
+        return reason is not None
 
     def _breathe(self) -> None:
         time.sleep(TICK_S)
