@@ -23,7 +23,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from statemachines.entries import Entry, Sealed, id_key
-from statemachines.states import NODE_STATES, SERVICE_STATES, ClusterState, ScheduleOutcome
+from statemachines.states import NODE_STATES, SERVICE_STATES, ClusterState, Outcome, ScheduleOutcome
 
 Labels = tuple[str, ...]
 
@@ -35,6 +35,20 @@ TRANSIENT = frozenset({"starting", "failing-over", "recovering", "stopping"})
 
 UNDER_WAY = frozenset({"acting", "starting", "resuming"})
 """Failover states after the manager acted; a suspicion alone is none of them."""
+
+MOVE_OUTCOMES = (*(outcome for outcome in get_args(Outcome) if outcome != "cleared"), "refused", "expired")
+"""What became of a move that an operator asked for: as its failover ended, or the manager refused, or nothing came of it in time."""
+
+PLAUSIBLE: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("failure", ("poll", "watch", "node", "alert", "stop-hook", "start-hook", "cluster-view"), ("completed", "failed", "superseded")),
+    ("move", ("stop-hook", "start-hook", "cluster-view"), ("completed", "failed")),
+    ("move", ("stop-hook",), ("superseded",)),
+    ("restart", ("poll", "watch", "stop-hook"), ("completed", "failed")),
+    ("shutdown", ("stop-hook",), ("completed", "failed")),
+    ("none", ("poll", "watch", "node", "alert"), ("cleared",)),
+)
+"""Kind, triggers, outcomes of failovers that can be expected: 40 series a cluster, which begin at 0. All combinations would be 140, most
+of which never happen; one that is not here begins with its first failover."""
 
 _REMEMBERED = 100
 """Failovers whose end was counted: a late fact completes a record and must not count it again."""
@@ -53,6 +67,7 @@ COUNTERS = {
     family.name: family
     for family in (
         _Family("dcsup_failovers", "Failovers that ended; kind none: a symptom that passed.", ("kind", "trigger", "outcome")),
+        _Family("dcsup_moves", "Moves that an operator asked for with `dcsup move`, by what became of them.", ("outcome",)),
         _Family("dcsup_schedule_resume", "Schedules judged after a start, by what became of them.", ("service", "outcome")),
         _Family("dcsup_commands_outside_rq", "Commands that the scripts' plain sequence ran itself.", ("node", "service")),
         _Family("dcsup_decisions_skipped", "Decisions that were not acted on, by reason.", ("reason",)),
@@ -69,6 +84,11 @@ HISTOGRAMS = {
             "dcsup_command_duration_seconds",
             "One command that ran, on its node's own clock, in seconds.",
             ("service", "verb", "outcome"),
+        ),
+        _Family(
+            "dcsup_endpoint_outage_seconds",
+            "How long an address took no connections, as clients saw it, in seconds; counted when it takes them again.",
+            ("endpoint",),
         ),
     )
 }
@@ -110,6 +130,8 @@ class Projection:
         self.distributions: dict[str, dict[Labels, _Distribution]] = {name: {} for name in HISTOGRAMS}
         self.last_failover_s: float | None = None
         self.ended: list[str] = []
+        self.down_ms: dict[str, float] = {}
+        """Endpoint -> since when it is down."""
 
     def apply(self, sealed: Sealed) -> None:
         """Count one entry; one that was counted before (an overlap of snapshot and log) is not counted again."""
@@ -127,6 +149,7 @@ class Projection:
             "last_id": self.last_id,
             "last_failover_s": self.last_failover_s,
             "ended": self.ended,
+            "down_ms": self.down_ms,
             "bounds": list(BUCKETS_S),
             "counts": [[name, list(labels), one.value, one.since_s] for name, labels, one in _flat(self.counts)],
             "distributions": [[name, list(labels), one.since_s, one.sum_s, one.counts] for name, labels, one in _flat(self.distributions)],
@@ -142,6 +165,7 @@ class Projection:
             raise ValueError("the buckets are others now")
         fresh = Projection(self.cluster)
         fresh.last_id, fresh.last_failover_s, fresh.ended = str(blob["last_id"]), blob["last_failover_s"], list(blob["ended"])
+        fresh.down_ms = dict(blob["down_ms"])
         for name, labels, value, since_s in blob["counts"]:
             fresh.counts[name][tuple(labels)] = _Count(value, since_s)
         for name, labels, since_s, sum_s, counts in blob["distributions"]:
@@ -165,11 +189,33 @@ class Projection:
         self._count("dcsup_failovers", (kind, str(record.get("trigger")), str(record.get("outcome"))), entry)
         if kind == "none":
             return
+        if record.get("requested_by") is not None:
+            self._count("dcsup_moves", (str(record.get("outcome")),), entry)
         self.last_failover_s = entry.ms / 1000
         if (total_s := record.get("total_s")) is not None:
             self._observe("dcsup_failover_duration_seconds", (kind,), float(total_s), entry)
         for phase, value_s in _dict(record.get("phases")).items():
             self._observe("dcsup_failover_phase_duration_seconds", (kind, phase), float(value_s), entry)
+
+    def _move_failed(self, entry: Entry) -> None:
+        self._count("dcsup_moves", ("refused",), entry)
+
+    def _move_expired(self, entry: Entry) -> None:
+        self._count("dcsup_moves", ("expired",), entry)
+
+    def _endpoint_changed(self, entry: Entry) -> None:
+        """A leader that begins anew may tell again what is known; an outage begins with the first word of it."""
+        name, at_ms = str(entry.data.get("endpoint")), float((entry.evidence or {}).get("at_ms", entry.ms))
+        if not entry.data.get("up"):
+            self.down_ms.setdefault(name, at_ms)
+        elif (down_ms := self.down_ms.pop(name, None)) is not None:
+            self._observe("dcsup_endpoint_outage_seconds", (name,), (at_ms - down_ms) / 1000, entry)
+
+    def _configuration_changed(self, entry: Entry) -> None:
+        """An endpoint that is configured no more does not come up any more."""
+        endpoints = _dict(entry.data.get("settings")).get("endpoints", ())
+        names = {_dict(one).get("name") for one in endpoints}
+        self.down_ms = {name: down_ms for name, down_ms in self.down_ms.items() if name in names}
 
     def _schedules_judged(self, entry: Entry) -> None:
         judgement = _dict(entry.data.get("judgement"))
@@ -195,6 +241,10 @@ class Projection:
 
 _NOTES: dict[str, Callable[[Projection, Entry], None]] = {
     "FailoverEnded": Projection._failover_ended,
+    "MoveFailed": Projection._move_failed,
+    "MoveExpired": Projection._move_expired,
+    "EndpointChanged": Projection._endpoint_changed,
+    "ConfigurationChanged": Projection._configuration_changed,
     "ScheduleJudged": Projection._schedules_judged,
     "CommandStarted": Projection._command_started,
     "CommandEnded": Projection._command_ended,
@@ -249,6 +299,9 @@ _NOW = {
         _Family("dcsup_node_up", "1 while the node's worker shows signs of life.", ("node",)),
         _Family("dcsup_outbox_facts", "Facts on the node's disk that are not durably in the log yet.", ("node",)),
         _Family("dcsup_clock_skew_seconds", "The node's wall clock less Redis's, in seconds.", ("node",)),
+        _Family("dcsup_maintenance", "1 while the cluster is in maintenance for this reason: nobody is to be woken up.", ("reason",)),
+        _Family("dcsup_endpoint_up", "1 while an address takes connections, as clients see it.", ("endpoint",)),
+        _Family("dcsup_metadata_held", "1 where the metadata DB still runs though the group was taken from the node.", ("node",)),
     )
 }
 _POLLS = _Family("dcsup_watch_polls", "Polls of the service's status command since the node's watch began.", ("node", "service"))
@@ -269,6 +322,7 @@ def _values(live: Live) -> Iterator[Value]:
         yield "dcsup_inbox_lag_seconds", (), live.inbox_lag_s
     yield from _service_values(live)
     yield from _schedule_values(state)
+    yield from _site_values(state)
     for node, status in state.nodes.items():
         yield from _one_of("dcsup_node_state", node, status.state, NODE_STATES)
     for node in sorted({*state.nodes, *live.alive}):
@@ -295,6 +349,16 @@ def _schedule_values(state: ClusterState) -> Iterator[Value]:
             for wanted in ("started", "stopped"):
                 number = sum(schedule.state == wanted for schedule in status.latest.schedules)
                 yield "dcsup_schedules", (service, wanted), number
+
+
+def _site_values(state: ClusterState) -> Iterator[Value]:
+    """Maintenance, and what is seen of addresses and metadata DB. What was never seen has no value: silence is not health."""
+    yield "dcsup_maintenance", ("paused",), state.paused_since_ms is not None
+    yield "dcsup_maintenance", ("suspended",), state.suspended
+    for name, endpoint in state.endpoints.items():
+        yield "dcsup_endpoint_up", (name,), endpoint.up
+    for node, metadata in state.metadata.items():
+        yield "dcsup_metadata_held", (node,), metadata.held
 
 
 def _node_values(node: str, alive: Mapping[str, Any] | None) -> Iterator[Value]:
@@ -351,12 +415,16 @@ def registry_of(live: Callable[[], Mapping[str, Live]], lock: AbstractContextMan
 def _zeros(state: ClusterState) -> Iterator[tuple[str, Labels]]:
     """Series that begin at 0: the first event of a counter that was not there before is invisible to `increase()`, and alerts use it."""
     yield "dcsup_events_quarantined", ()
+    yield from (("dcsup_moves", (outcome,)) for outcome in MOVE_OUTCOMES)
+    for kind, triggers, outcomes in PLAUSIBLE:
+        yield from (("dcsup_failovers", (kind, trigger, outcome)) for trigger, outcome in product(triggers, outcomes))
     settings = state.settings
     if settings is not None:
         owners = [service.name for service in settings.services if service.owns_schedules]
         yield from (("dcsup_schedule_resume", labels) for labels in product(owners, get_args(ScheduleOutcome)))
         services = [service.name for service in settings.services]
         yield from (("dcsup_commands_outside_rq", labels) for labels in product(settings.nodes, services))
+        yield from (("dcsup_endpoint_outage_seconds", (endpoint.name,)) for endpoint in settings.endpoints)
 
 
 def _counter(family: _Family, clusters: Mapping[str, Live]) -> Metric:
@@ -375,11 +443,17 @@ def _histogram(family: _Family, clusters: Mapping[str, Live]) -> Metric:
     names = ["cluster", *family.labels]
     metric = HistogramMetricFamily(family.name, family.help, labels=names)
     for cluster, live in clusters.items():
-        for labels, one in sorted(live.projection.distributions[family.name].items()):
+        for labels, one in sorted(_distributions(family, live).items()):
             values = [cluster, *labels]
             metric.add_metric(values, one.cumulative(), sum_value=one.sum_s)
-            metric.add_sample(f"{family.name}_created", dict(zip(names, values, strict=True)), one.since_s)
+            if one.since_s:
+                metric.add_sample(f"{family.name}_created", dict(zip(names, values, strict=True)), one.since_s)
     return metric
+
+
+def _distributions(family: _Family, live: Live) -> dict[Labels, _Distribution]:
+    zeros = _zeros(live.state) if live.leads else ()
+    return {labels: _Distribution(0.0) for name, labels in zeros if name == family.name} | live.projection.distributions[family.name]
 
 
 def _gauges(clusters: Mapping[str, Live]) -> Iterator[Metric]:

@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from prometheus_client import generate_latest
@@ -16,10 +16,19 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 from prometheus_client.registry import CollectorRegistry
 
-from orchestrator.metrics import BUCKETS_S, Live, Projection, registry_of
+import statemachines
+from orchestrator.metrics import BUCKETS_S, PLAUSIBLE, Live, Projection, registry_of
 from statemachines.entries import Sealed
 from statemachines.folding import fold
-from statemachines.states import ClusterState, FailoverStatus, new_state
+from statemachines.states import (
+    ClusterState,
+    EndpointStatus,
+    FailoverStatus,
+    Kind,
+    MetadataStatus,
+    Outcome,
+    new_state,
+)
 from tests.orchestrator.surface import chained, entry, told_log
 
 PROMISED = {
@@ -45,10 +54,16 @@ PROMISED = {
     "dcsup_node_up": {"cluster", "node"},
     "dcsup_outbox_facts": {"cluster", "node"},
     "dcsup_clock_skew_seconds": {"cluster", "node"},
+    "dcsup_moves_total": {"cluster", "outcome"},
+    "dcsup_maintenance": {"cluster", "reason"},
+    "dcsup_endpoint_up": {"cluster", "endpoint"},
+    "dcsup_endpoint_outage_seconds": {"cluster", "endpoint"},
+    "dcsup_metadata_held": {"cluster", "node"},
 }
 """DESIGN: the names that stay."""
 
 WATCH = {"services": {"server": {"polls": 7, "errors": 1, "last_success_wall": 1.5e9}}}
+TRIGGERS_SOURCE = "".join(path.read_text() for path in Path(statemachines.__file__).parent.glob("*.py"))
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -92,12 +107,23 @@ def everything() -> CollectorRegistry:
     for number, (kind, (data, fields)) in enumerate(more.items(), 1):
         late = entry(100_000 + number, kind, data, **fields)
         projection.apply(chained([late])[0])
+    projection.apply(outage(200_000, False))
+    projection.apply(outage(200_007, True))
     state = state_of(log)
     state.services["server"].state = "recovering"
+    state.endpoints["web"] = EndpointStatus(up=True, since_ms=1.0)
+    state.metadata["node1"] = MetadataStatus(service="running", port="open", at_ms=1.0, held=True)
     alive: dict[str, Any] = {"node1": {"outbox": 3, "skew_s": -0.25}, "node2": None}
     return registry(
         projection, state, now_ms=state.services["server"].since_ms + 5000, inbox_lag_s=0.5, alive=alive, watch={"node1": WATCH}
     )
+
+
+def outage(number: int, up: bool, name: str = "web", **more: Any) -> Sealed:
+    """An endpoint changes `number` s after the beginning, and is told of it half a second later."""
+    late = entry(number, "EndpointChanged", {"endpoint": name, "up": up}, cause=None, source="leader", **more)
+    late.evidence = {"inbox": "_leader", "inbox_id": late.id, "at_ms": late.ms - 500.0}
+    return chained([late])[0]
 
 
 def test_names_and_labels_are_the_promised_ones() -> None:
@@ -141,7 +167,7 @@ def test_values_follow_from_the_log() -> None:
     for outcome in ("resumed", "auto_started", "missed", "unexpected", "unknown"):
         assert value(found, "dcsup_schedule_resume_total", service="server", outcome=outcome) == outcomes.count(outcome)
     assert outcomes.count("missed") >= 1
-    assert value(found, "dcsup_events_total") == len(log) + 2
+    assert value(found, "dcsup_events_total") == len(log) + 4
     assert value(found, "dcsup_command_duration_seconds_count", service="server", verb="recover", outcome="ok") == 3
 
 
@@ -176,6 +202,67 @@ def test_cleared_symptoms_enter_no_duration() -> None:
     assert value(found, "dcsup_failovers_total", kind="none", trigger="poll", outcome="cleared") == 1
     assert value(found, "dcsup_last_failover_timestamp_seconds") is None
     assert not [name for name, _labels in found if "duration" in name]
+
+
+def test_a_failover_that_did_not_happen_yet_is_a_zero() -> None:
+    """The first one of its kind is an increase from 0, which `increase()` sees; few enough series, and only words that there are."""
+    found = samples(registry(projected([ended(1)])))
+    counts = {labels: count for (name, labels), count in found.items() if name == "dcsup_failovers_total"}
+    assert len(counts) == 40
+    assert sorted(counts.values()) == [0.0] * 39 + [1.0]
+    for kind, triggers, outcomes in PLAUSIBLE:
+        assert kind in get_args(Kind)
+        assert set(outcomes) <= set(get_args(Outcome))
+        for trigger in triggers:
+            assert f'"{trigger}"' in TRIGGERS_SOURCE, trigger
+
+
+def test_moves_are_counted_by_what_became_of_them() -> None:
+    """Of a requested one its failover's outcome; what the manager refused and what nothing came of; another move is none."""
+    log = [ended(1, kind="move", requested_by="x"), ended(2, kind="move", requested_by="x", outcome="failed"), ended(3, kind="move")]
+    log += [chained([entry(n, kind, {"request": "r"})])[0] for n, kind in ((4, "MoveFailed"), (5, "MoveExpired"))]
+    found = samples(registry(projected(log)))
+    outcomes = {outcome: value(found, "dcsup_moves_total", outcome=outcome) for outcome in ("completed", "failed", "refused", "expired")}
+    assert outcomes == dict.fromkeys(outcomes, 1.0)
+    assert value(found, "dcsup_moves_total", outcome="superseded") == 0
+
+
+def test_outages_of_endpoints_are_measured_on_their_own_times() -> None:
+    """From the first word of it to the end; told again by the next leader it does not begin anew; one that goes on is not counted."""
+    log = [
+        outage(1, True),
+        outage(10, False),
+        outage(12, False),
+        outage(14, True),
+        outage(15, True),
+        outage(20, False),
+        outage(20, False, "b"),
+    ]
+    projection = projected(log)
+    found = samples(registry(projection))
+    assert value(found, "dcsup_endpoint_outage_seconds_count", endpoint="web") == 1
+    assert value(found, "dcsup_endpoint_outage_seconds_sum", endpoint="web") == 4.0
+    again = Projection("demo")
+    again.load(json.loads(json.dumps(projection.dump())))
+    again.apply(outage(27, True))
+    assert value(samples(registry(again)), "dcsup_endpoint_outage_seconds_sum", endpoint="web") == 11.0
+    settings = {"settings": {"endpoints": [{"name": "web"}]}}
+    again.apply(chained([entry(28, "ConfigurationChanged", settings)])[0])
+    again.apply(outage(29, True, "b"))
+    assert value(samples(registry(again)), "dcsup_endpoint_outage_seconds_count", endpoint="b") is None
+
+
+def test_maintenance_and_what_stands_beside_the_services() -> None:
+    """0 or 1 for each reason; an address or a metadata DB of which nothing was seen has no value at all."""
+    found = samples(everything())
+    assert value(found, "dcsup_maintenance", reason="paused") == value(found, "dcsup_maintenance", reason="suspended") == 0
+    assert (value(found, "dcsup_endpoint_up", endpoint="web"), value(found, "dcsup_metadata_held", node="node1")) == (1, 1)
+    assert value(found, "dcsup_metadata_held", node="node2") is None
+    state = new_state("demo")
+    state.suspended, state.paused_since_ms, state.endpoints = True, 1, {"web": EndpointStatus(up=False, since_ms=1.0)}
+    found = samples(registry(Projection("demo"), state))
+    assert value(found, "dcsup_maintenance", reason="paused") == value(found, "dcsup_maintenance", reason="suspended") == 1
+    assert value(found, "dcsup_endpoint_up", endpoint="web") == 0
 
 
 def test_a_record_that_is_completed_later_is_counted_once() -> None:
