@@ -1,4 +1,4 @@
-"""Commands with which a person asks for something: pause, resume.
+"""Commands with which a person asks for something: pause, resume, and move (moving.py).
 
 They do not act: they hand a fact to the clusters' inbox `_operator`, as a node hands in its own, and the orchestrator decides.
 """
@@ -6,18 +6,12 @@ They do not act: they hand a fact to the clusters' inbox `_operator`, as a node 
 from __future__ import annotations
 
 import argparse
-import getpass
-import secrets
-import time
-from typing import TYPE_CHECKING
 
-from orchestrator.cli import options, output
+from orchestrator.cli import moving, options, output
 from orchestrator.cli.connection import chosen, configured, leader_url, redis_of
+from orchestrator.cli.handing import hand_in, user
 from orchestrator.said import say
 from workers.messages import _
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 
 def add(commands: options.Commands) -> None:
@@ -30,6 +24,7 @@ def add(commands: options.Commands) -> None:
         parser.add_argument("--by", metavar=_("NAME"), default=None, help=_("who asks (default: the user's name)"))
         parser.add_argument("--why", metavar=_("TEXT"), default="", help=_("why, for the log"))
         options.as_json(parser)
+    moving.add(commands)
 
 
 def run_pause(arguments: argparse.Namespace) -> int:
@@ -42,7 +37,7 @@ def run_resume(arguments: argparse.Namespace) -> int:
 
 def _ask(arguments: argparse.Namespace, kind: str) -> int:
     configuration = configured(arguments)
-    words = {"by": arguments.by or _user(), "why": arguments.why}
+    words = {"by": arguments.by or user(), "why": arguments.why}
     with redis_of(configuration) as client:
         handed_in = {cluster: hand_in(client, cluster, kind, words) for cluster in chosen(arguments, configuration)}
         led = {cluster: leader_url(client, cluster) is not None for cluster in handed_in}
@@ -54,26 +49,3 @@ def _ask(arguments: argparse.Namespace, kind: str) -> int:
         if not led[cluster]:
             output.remark(say("no orchestrator leads cluster '{cluster}': it holds from the moment one does", cluster=cluster))
     return 0
-
-
-def hand_in(client: Redis, cluster: str, kind: str, data: dict[str, str]) -> str:
-    """Put a person's fact into the cluster's inbox and ring its bell; its id in that inbox.
-
-    Each call is a stream of its own with one fact in it: two people asking at the same time need not agree on a number.
-    """
-    from statemachines import wire
-    from statemachines.facts import Envelope
-
-    envelope = Envelope(type=kind, source="operator", stream=secrets.token_hex(6), seq=1, wall=time.time(), data=data)
-    pipeline = client.pipeline(transaction=True)
-    pipeline.xadd(wire.inbox(cluster, wire.OPERATOR_INBOX), {wire.FACT_FIELD: envelope.model_dump_json()})
-    pipeline.publish(wire.bell(cluster), wire.OPERATOR_INBOX)
-    inbox_id: bytes = pipeline.execute()[0]
-    return inbox_id.decode()
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"

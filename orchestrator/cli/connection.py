@@ -166,6 +166,12 @@ def leader_url(client: Redis, cluster: str) -> str | None:
     return url if isinstance(url, str) else None
 
 
+def leader_state(client: Redis, cluster: str) -> dict[str, Any] | None:
+    """The cluster's state as the orchestrator that leads it tells it now; None: none leads, or it does not answer."""
+    url = leader_url(client, cluster)
+    return _ask_http(url).get(cluster) if url is not None else None
+
+
 def folded(client: Redis, cluster: str) -> dict[str, Any]:
     """The state that the log in Redis leads to."""
     from orchestrator.export import checked, stored
