@@ -1,49 +1,42 @@
-"""Which of CLUSTERPRO's alerts dcsup wants to hear of (CLUSTERPRO.md, section 6.2), and the command lines for its alert extension.
+"""The command lines for CLUSTERPRO's alert extension: which of its alerts dcsup wants to hear of, and how.
 
-CLUSTERPRO can run a command for each (module, id); ours writes one fact to the node's disk. What the alerts are used for is the core's
-(statemachines/outlook.py); some only explain afterwards why nothing happened.
+CLUSTERPRO can run a command for each (module, id); ours writes one fact to the node's disk. What each alert is taken for is the core's
+(statemachines/alerts.py). Those that are mere information complete the story that is told afterwards, and decide nothing.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from orchestrator.rendering import Site, Target
 from orchestrator.rendering.quoting import batch_command, sh_command
 from orchestrator.said import Said, say
+from statemachines.alerts import ALERTS
 
 MESSAGE = "%%MSG%%"
 """What CLUSTERPRO replaces by the alert's text."""
 
+WANTED: dict[str, Said] = {
+    "symptom": say("the first sign of a failure: a monitor found an error, the cluster service died"),
+    "acts": say("the manager acts: failover, move, restart in place, shutdown"),
+    "fencing": say("a node is down or cannot be reached, and what is done about it"),
+    "double-activation": say("double activation"),
+    "withheld": say("why nothing happened: no destination, recovery disabled or skipped, too many restarts"),
+    "failed": say("what failed on the way"),
+}
+"""Category -> what its alerts tell."""
+INFORMATION = "information"
 
-class Group(NamedTuple):
-    """Alerts that are wanted for the same reason."""
 
-    why: Said
-    ids: tuple[tuple[str, int], ...]
+def ids_of(category: str) -> list[tuple[str, int]]:
+    """The alerts of a category, by module and id."""
+    return sorted(one for one, alert in ALERTS.items() if alert.category == category)
 
 
-GROUPS = (
-    Group(say("the first sign of a failure: a node is down, a monitor found an error"), (("nm", 2), ("rm", 9))),
-    Group(
-        say("the manager acts: failover, move, restart in place"),
-        (("rc", 60), ("rm", 14), ("rc", 50), ("rc", 80), ("rm", 13), ("rm", 12)),
-    ),
-    Group(
-        say("how it ended: done or failed"),
-        tuple(("rc", n) for n in (51, 52, 61, 62, 81, 82, 12, 22, 32, 42)) + tuple(("rm", n) for n in range(18, 24)),
-    ),
-    Group(say("double activation, or nodes that disagree about the group"), (("rc", 92), ("rc", 502), ("rc", 503))),
-    Group(
-        say("the network between the nodes is broken, and what is done about it"),
-        (*tuple(("nm", n) for n in (30, 31, 40, 41, 42, 43, 44, 45, 80)), ("rm", 15), ("rm", 16), ("rm", 17)),
-    ),
-    Group(
-        say("why nothing happened: no destination, recovery disabled or skipped, too many restarts"),
-        tuple(("rc", n) for n in (23, 63, 65, 66, 100, 510, 511, 512, 513)) + tuple(("rm", n) for n in (25, 100, 190, 192, 193, 200, 220)),
-    ),
-    Group(say("back to normal"), (("nm", 1), ("nm", 81), ("rm", 26))),
-)
+def information() -> str:
+    """The alerts that only complete the story: `nm 1, 4; rc 10, 11`."""
+    numbers: dict[str, list[str]] = {}
+    for module, number in ids_of(INFORMATION):
+        numbers.setdefault(module, []).append(str(number))
+    return "; ".join(f"{module} {', '.join(found)}" for module, found in numbers.items())
 
 
 def command_line(site: Site, target: Target, module: str, number: int) -> str:

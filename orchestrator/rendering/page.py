@@ -81,8 +81,8 @@ class _Page:
 
     def _top(self) -> Iterator[str]:
         names = ", ".join(self.cluster.nodes)
-        yield f"# {say('CLUSTERPRO settings for cluster {name}', name=self.site.name).in_words(self.words)}"
-        yield ""
+        title = say("CLUSTERPRO settings for cluster {name}", name=self.site.name)
+        yield from (f"# {title.in_words(self.words)}", "")
         yield from self._text(
             say(
                 "Group `{group}` on {nodes} (in order of priority). Written by `dcsup render clusterpro` from dcsup.toml; render again "
@@ -182,7 +182,7 @@ class _Page:
         yield from self._text(
             say(
                 "**Exactly one script resource of the group calls dcsup**, for all of its services ({services}), in this order; a stop "
-                "runs in reverse (G23). A second one would run every command twice.",
+                "runs in reverse (G23). With a second one each would break off what the other has begun.",
                 services=", ".join(f"`{service.name}`" for service in self.services),
             )
         )
@@ -412,9 +412,10 @@ class _Page:
             )
         )  # fmt: skip
         yield from self._text(say("Ids are those of X 4.2 {mark}.", mark=self.check))
-        for group in alerts.GROUPS:
-            yield from self._text(group.why)
-            yield from self._code(*(alerts.command_line(self.site, self.target, *one) for one in group.ids))
+        for category, what in alerts.WANTED.items():
+            yield from self._text(what)
+            yield from self._code(*(alerts.command_line(self.site, self.target, *one) for one in alerts.ids_of(category)))
+        yield from self._text(say("For the whole story afterwards, in the same way: {ids}.", ids=alerts.information()))
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -25,12 +25,12 @@ PLACES: dict[str, Said] = {
 """Place -> when its code runs. `-home` and `-other` as CLP_SERVER says (G21)."""
 
 
-def empty_place(place: str, target: Target, limit_s: float, words: Words) -> str:
+def empty_place(place: str, target: Target, words: Words) -> str:
     """The text of a place where nothing happens yet."""
     sentences = [
         say("The site's own code (G43). dcsup writes this file once and never again: it is yours."),
         PLACES[place],
-        say("It is ended after {limit} s; that it fails is written to the cluster log and changes nothing else.", limit=f"{limit_s:g}"),
+        say("It may take clusterpro.site_limit (dcsup.toml); that it fails is written to the cluster log and changes nothing else."),
     ]
     comment, first, last = ("rem ", ["@echo off"], ["exit /b 0"]) if target.platform == "windows" else ("# ", ["#!/bin/sh"], [])
     return "\n".join([*first, *(comment + said.in_words(words) for said in sentences), *last]) + "\n"

@@ -54,9 +54,8 @@ def guide(site: Site, target: Target, sources: Mapping[str, str], words: Words) 
 def _made_here(site: Site, target: Target, words: Words) -> Texts:
     texts = {NAMES[target.platform]: settings_file(variables_of(site, target), target, words)}
     texts |= {f"watch-{service.name}{target.suffix}": watch_script(service.name, target) for service in site.cluster.services}
-    limit_s = site.cluster.clusterpro.site_limit
     for place in places.PLACES:
-        texts[f"{places.FOLDER}/{place}{target.suffix}"] = places.empty_place(place, target, limit_s, words)
+        texts[f"{places.FOLDER}/{place}{target.suffix}"] = places.empty_place(place, target, words)
     return texts
 
 

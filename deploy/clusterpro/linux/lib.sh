@@ -48,6 +48,7 @@
 #   DCSUP_SITE_LIMIT        s that one of the site's own scripts may take; default 60
 #   CLP_BIN                 folder of clplogcmd, armsleep and armbcast; empty: they are on PATH
 #   DCSUP_MESSAGES          file with the texts; default messages.en.sh beside this file
+#   DCSUP_LANG              en or ja: of what dcsup itself says
 #
 # ---- The site's own code (G43) ----------------------------------------------------------------------------------------------------
 #

@@ -1,0 +1,1 @@
+"""`dcsup render`: scripts, settings and the integrator's page."""
