@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from statemachines import facts as f
-from statemachines import invariants
+from statemachines import invariants, records
 from statemachines.beside import Beside
 from statemachines.deciding import LATE_MS, JobOrder
 from statemachines.entries import Sealed, next_id
@@ -130,7 +130,8 @@ class _Step(Beside):
                 self.fire_service(name, "takeover_deadline")
             self.fire_failover("takeover_deadline", reason="the group was not started anywhere in time")
         elif kind == "suspicion":
-            self.fire_failover("suspicion_deadline", reason="the manager did not act")
+            why = records.withheld(self.state.failover)
+            self.fire_failover("suspicion_deadline", reason="the manager did not act" + (f": {why}" if why else ""))
         elif kind == "resume":
             self.judge_served()
             self.end_if_all_judged()

@@ -7,17 +7,13 @@ only when the place is another one than in its view before.
 
 from __future__ import annotations
 
+import re
+
 from statemachines import facts as f
+from statemachines import records
+from statemachines.alerts import LONGEST_TEXT, Alert, alert_of, meaning_of
 from statemachines.outlook import Outlook
-from statemachines.states import ClusterView, Kind
-
-ALERT_SYMPTOMS = frozenset({("nm", 2), ("rm", 9)})
-ALERT_ACTS: dict[tuple[str, int], Kind] = {
-    ("rc", 60): "failure", ("rm", 14): "failure", ("rc", 50): "move", ("rc", 80): "restart", ("rm", 13): "restart"
-}  # fmt: skip
-"""Alert ids that are a first symptom, or say that the manager acts (CLUSTERPRO.md 6.2)."""
-
-ALERT_DOUBLE_ACTIVATION = ("rc", 92)
+from statemachines.states import AlertNote, ClusterView, Kind
 
 VIEWS_AGREE_S = 15.0
 """Two nodes' views may differ for this long while the group moves: each is read at its own pace, by default every 5 s."""
@@ -110,20 +106,35 @@ class Manager(Outlook):
     # --- its alerts
 
     def on_alert(self, node: str, fact: f.AlertReceived) -> None:
-        key = (fact.module, fact.id)
-        if key == ALERT_DOUBLE_ACTIVATION:
-            self.double_activation(None, [])
-        elif self.at_ms < self.state.term_ms:
-            return  # told late: the group was brought up since
-        elif key in ALERT_SYMPTOMS and self.serves(self.state.active):
-            self.symptom("alert")
-        elif key in ALERT_ACTS:
-            self._manager_acted("alert", ALERT_ACTS[key], None)
+        """One that is told when the group was brought up since completes a record and moves nothing."""
+        alert = alert_of(fact.module, fact.id)
+        if alert is not None and self.at_ms >= self.state.term_ms:
+            self._heed(node, fact, alert)
+        if (record := records.of_moment(self.known_failovers(), self.at_ms)) is not None:
+            note = AlertNote(module=fact.module, id=fact.id, at_ms=self.at_ms, meaning=meaning_of(fact.module, fact.id, fact.text))
+            self.amend(record, lambda copy: records.note_alert(self, copy, note, alert), node)
 
-    def _manager_acted(self, trigger: str, kind: Kind, node_to: str | None) -> None:
+    def _heed(self, node: str, fact: f.AlertReceived, alert: Alert) -> None:
+        concerned = self.serves(self.state.active) and not (alert.own_node and node != self.state.active)
+        if alert.category == "double-activation":
+            self.double_activation(None, [])
+        elif alert.category in ("symptom", "fencing") and concerned and not self._names_another(fact.text):
+            self.symptom("alert")
+        elif alert.category == "acts" and (concerned or not alert.own_node):
+            self._manager_acted("alert", alert.kind, None, alert.by_operator)
+        elif alert.category == "withheld" and self.state.failover is None:
+            data = {"module": fact.module, "id": fact.id, "meaning": alert.meaning, "text": fact.text[:LONGEST_TEXT]}
+            self.decide("ManagerWithheld", "C400", node=node, data=data)
+
+    def _names_another(self, text: str) -> bool:
+        """Whether an alert's text is about other nodes than the group's: that a standby went down is no symptom."""
+        named = {name for name in self.state.nodes if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text, re.IGNORECASE)}
+        return bool(named) and self.state.active not in named
+
+    def _manager_acted(self, trigger: str, kind: Kind, node_to: str | None, by_operator: bool = False) -> None:
         self.freeze_baseline()
         conditions = ["elsewhere"] if node_to is not None else []
-        details = {"trigger": trigger, "kind": kind, "node": node_to, "by_operator": trigger == "alert"}
+        details = {"trigger": trigger, "kind": kind, "node": node_to, "by_operator": by_operator}
         moving = self.fire_failover("manager_acted", conditions, **details)
         if moving and self.state.active is not None and self.state.active != node_to:
             self.take_away(self.state.active)

@@ -5,11 +5,12 @@ The functions take the point in time from the step that fires them, and know not
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from statemachines import phases
-from statemachines.states import KEPT_OUTAGES, ClusterState, FailoverStatus, Kind, Outage, TicketStatus
+from statemachines.alerts import Alert, alert_of
+from statemachines.states import KEPT_ALERTS, KEPT_OUTAGES, AlertNote, ClusterState, FailoverStatus, Kind, Outage, TicketStatus
 
 if TYPE_CHECKING:
     from statemachines.deciding import Deciding
@@ -157,8 +158,8 @@ def claim_move(state: ClusterState, record: FailoverStatus) -> bool:
     return move.to in (None, record.node_to) or record.state == "ended"
 
 
-OUTAGE_BEFORE_MS = 60_000.0
-"""An outage that begins at most this long before the first symptom belongs to the failover: clients may notice first."""
+BEFORE_MS = 60_000.0
+"""What clients or the manager noticed at most this long before the first symptom that was known belongs to the failover."""
 
 
 def note_outages(state: ClusterState, record: FailoverStatus) -> None:
@@ -170,10 +171,53 @@ def note_outages(state: ClusterState, record: FailoverStatus) -> None:
 
 
 def _belongs(outage: Outage, record: FailoverStatus) -> bool:
-    symptom_ms, points = record.points["symptom"], record.points
-    end_ms = points.get("ended", points.get("judged", float("inf"))) if record.state == "ended" else float("inf")
-    reaches_it = outage.up_ms is None or outage.up_ms >= symptom_ms or outage.down_ms >= symptom_ms - OUTAGE_BEFORE_MS
+    symptom_ms, end_ms = record.points["symptom"], _end_ms(record)
+    reaches_it = outage.up_ms is None or outage.up_ms >= symptom_ms or outage.down_ms >= symptom_ms - BEFORE_MS
     return reaches_it and outage.down_ms <= end_ms
+
+
+def _end_ms(record: FailoverStatus) -> float:
+    points = record.points
+    return points.get("ended", points.get("judged", float("inf"))) if record.state == "ended" else float("inf")
+
+
+def of_moment(known: Sequence[FailoverStatus], at_ms: float) -> FailoverStatus | None:
+    """The failover that something belongs to which happened then: the one that it lies in, or else the one that it shortly precedes."""
+    for before_ms in (0.0, BEFORE_MS):
+        for record in reversed(known):
+            if record.points["symptom"] - before_ms <= at_ms <= _end_ms(record):
+                return record
+    return None
+
+
+def note_alert(step: Deciding, record: FailoverStatus, note: AlertNote, alert: Alert | None) -> None:
+    """What the manager said. It may have been there before what was known: then `detect` begins, or ends, with it."""
+    record.alerts = sorted([*record.alerts, note], key=lambda kept: kept.at_ms)
+    if len(record.alerts) > KEPT_ALERTS:
+        record.alerts.remove(next(filter(_is_information, reversed(record.alerts)), record.alerts[-1]))
+        record.alerts_beyond += 1
+    category = alert.category if alert is not None else "information"
+    if category in ("symptom", "fencing") and note.at_ms < record.points["symptom"]:
+        record.trigger = "alert"
+        _point(step, record, "symptom", note.at_ms)
+    if category == "acts" and "stop_called" not in record.points and note.at_ms < record.points.get("acted", 0.0):
+        _point(step, record, "acted", note.at_ms)
+    if category == "fencing" and note.at_ms < record.points.get("fenced", float("inf")):
+        _point(step, record, "fenced", note.at_ms)
+
+
+def _is_information(note: AlertNote) -> bool:
+    known = alert_of(note.module, note.id)
+    return known is None or known.category == "information"
+
+
+def withheld(record: FailoverStatus | None) -> str:
+    """Why the manager did nothing about a symptom, as far as it said."""
+    for note in reversed(record.alerts if record is not None else []):
+        known = alert_of(note.module, note.id)
+        if known is not None and known.category == "withheld":
+            return known.meaning
+    return ""
 
 
 ACTIONS: dict[str, Callable[[Deciding, FailoverStatus, dict[str, Any]], None]] = {

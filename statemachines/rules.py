@@ -16,6 +16,7 @@ BESIDE: dict[str, str] = {
     "C300": "An operator asked for a move: the next one, to the node that was named, is theirs. A request before it is replaced.",
     "C302": "The cluster manager did not move the group as it was asked to.",
     "C304": "A request for a move that nothing followed is dropped, so that it takes no later move for its own.",
+    "C400": "The cluster manager says why it does nothing, and no failover is open that this would belong to.",
     "G1": "One node has the group, with the services that are configured here; any other call goes on by itself.",
     "G4": "After faststop and recover the schedules that were started run again.",
     "G5": "After stop and recover only the automatic schedules run.",

@@ -175,7 +175,7 @@ class FailoverStatus(Part):
     node_to: str | None = None
     term: int | None = None
     points: dict[str, float] = {}
-    """Boundary -> ms since the epoch on Redis's time line."""
+    """Boundary -> ms since the epoch on Redis's time line; and `fenced`, when the manager first told of a node or network gone."""
     clocks: dict[str, str] = {}
     """Boundary -> `redis`, or `node` with its error when the fact was handed in late."""
     phases: dict[str, float] = {}
@@ -193,6 +193,9 @@ class FailoverStatus(Part):
     outages: list[Outage] = []
     """What clients saw meanwhile."""
     alerts: list[AlertNote] = []
+    """In the order of their time, at most `KEPT_ALERTS`; mere information is let go first."""
+    alerts_beyond: int = 0
+    """How many more there were."""
 
 
 class ClusterView(Part):
@@ -336,6 +339,7 @@ KEPT_FAILOVERS = 20
 KEPT_TICKETS = 8
 KEPT_STREAMS = 8
 KEPT_RUNBOOKS = 20
+KEPT_ALERTS = 20
 KEPT_OUTAGES = 20
 """Of one endpoint, and in one failover's record: the latest."""
 KEPT_STEPS = 100

@@ -19,7 +19,10 @@ from tests.statemachines.story import Story, schedule_list, settings
 NODES = ("node1", "node2")
 SERVICES = ("agent", "server")
 FACTORS = ("GROUPSTOP", "GROUPMOVE", "GROUPFAILOVER", "RESOURCERESTART", "SERVERSHUTDOWN", "RESOURCESTOP", "")
-ALERTS = (("rc", 60), ("nm", 2), ("rm", 9), ("rc", 50), ("rm", 13), ("rc", 92), ("pm", 1))
+ALERTS = (
+    ("rc", 60), ("nm", 2), ("rm", 9), ("rc", 50), ("rm", 13), ("rc", 92), ("pm", 1), ("rm", 200), ("rc", 32), ("rm", 16), ("nm", 30),
+    ("rc", 74), ("xy", 1), ("pm", 20),
+)  # fmt: skip
 WAITS_S = (0.2, 2.0, 12.0, 40.0, 700.0, 1000.0)
 LATE_S = (0.0, 0.0, 0.0, 0.0, 1.0, 20.0, 300.0)
 AGENT, SERVER = {"name": "agent", "kind": "agent"}, {"name": "server", "kind": "server"}
@@ -189,7 +192,8 @@ class Chaos(Story):
 
     def alerted(self, a: int, b: int, c: int) -> None:
         module, number = ALERTS[b % len(ALERTS)]
-        self.tell(NODES[a % 2], "AlertReceived", module=module, id=number, at_ms=self.late_ms(c))
+        text = ("", "Server node1 has been stopped.", "Server NODE2 has been stopped.")[a % 3]
+        self.tell(NODES[a % 2], "AlertReceived", module=module, id=number, text=text, at_ms=self.late_ms(c))
 
     def operated(self, a: int, b: int, c: int) -> None:
         self.tell("_operator", "PauseRequested" if b % 2 else "ResumeRequested", by="suzuki")
