@@ -47,7 +47,7 @@ class Round:
         self.verbs = [
             Verb(v["node"], v["component"], v["verb"], v["begin"], v["end"], v["code"], tuple(parent["cmdline"] for parent in v["chain"]))
             for v in cluster.verbs()
-            if begin <= v["begin"] <= end
+            if begin <= v["begin"] <= end and v["node"] in cluster.nodes
         ]
         self.cluster = [r for r in cluster.read_records("cluster") if begin <= r["time"] <= end]
         self.daemons = [r for r in cluster.read_records("daemons") if begin <= r["time"] <= end]

@@ -237,7 +237,7 @@ class Site:
         """Have the cluster manager's alert extension tell dcsup of the events that it wants to hear of."""
         for node in self.cluster.nodes:
             site, target = self._rendering(node)
-            ids = [event for group in alerts.GROUPS for event in group.ids]
+            ids = [event for category in alerts.WANTED for event in alerts.ids_of(category)]
             lines = {f"{module}@{number}": [alerts.command_line(site, target, module, number)] for module, number in ids}
             self.cluster.install_alert_commands(node, lines)
 
