@@ -178,7 +178,7 @@ class Calls(Judging):
             self.complete_record(ticket)
         elif fact.script == "stop":
             if fact.code == 0:
-                self._stopped(ticket)
+                self.stopped(ticket)
         elif fact.code == 0:
             self._came_up(ticket)
         else:
@@ -194,7 +194,7 @@ class Calls(Judging):
             if name in listed or (poll is not None and poll.verified and poll.at_ms >= ticket.called_ms):
                 self.verified(name, ticket.node)
 
-    def _stopped(self, ticket: TicketStatus) -> None:
+    def stopped(self, ticket: TicketStatus) -> None:
         self.clear_deadlines(f"stop:{ticket.ticket}")
         for name in self.state.services:
             self.fire_service(name, "stop_ended")

@@ -139,6 +139,8 @@ class _Step(Beside):
             self.fire_node(what, "probation_passed")
         elif kind == "views":
             self.views_still_differ()
+        elif kind == "metadata":
+            self.metadata_had_time(what)
         elif kind == "move":
             self.drop_move("MoveExpired", "C304", "the group was not moved in time")
 
@@ -204,6 +206,7 @@ _HANDLERS: dict[str, Callable[[_Step, str, Any], None]] = {
     "DeadlinePassed": _Step.on_deadline, "PauseRequested": _Step.on_pause, "ResumeRequested": _Step.on_resume,
     "ConfigurationChanged": _Step.on_configured, "CommandRefused": _Step.on_refused, "FactsDropped": _Step.on_dropped,
     "EndpointChanged": _Step.on_endpoint, "MoveRequested": _Step.on_move_requested, "MoveEnded": _Step.on_move_ended,
+    "MetadataObserved": _Step.on_metadata,
 }  # fmt: skip
 
 EVIDENCE_ONLY: dict[str, str] = {
@@ -216,7 +219,6 @@ EVIDENCE_ONLY: dict[str, str] = {
     "LogTailLost": "shown and alerted on; the outboxes offer again by themselves",
     "LeadTaken": "raises the epoch",
     "RunbookStepRecorded": "remembered, so that a runbook can be gone on with",
-    "MetadataObserved": "shown",
 }
 """Facts that change what is known and lead to no decision, and why."""
 

@@ -97,14 +97,17 @@ def _put(model: BaseModel, fields: dict[str, Any]) -> None:
 def patch(state: ClusterState, changes: dict[str, Any]) -> None:
     """Apply a decision's `changes`.
 
-    `nodes`, `services`, `schedules`: name -> fields to set. `tickets`: id -> the whole ticket. `failover`: the whole open one, or
-    None. `ended`: a failover that ended. `deadlines`: id -> due ms, or None to clear it. Everything else: a field of the state.
+    `nodes`, `services`, `schedules`, `metadata`: name -> fields to set. `tickets`: id -> the whole ticket. `failover`: the whole open
+    one, or None. `ended`: a failover that ended. `deadlines`: id -> due ms, or None to clear it. Everything else: a field of the state.
     """
     for key, value in changes.items():
         if key in ("nodes", "services", "schedules"):
             kept: dict[str, Any] = getattr(state, key)
             for name, fields in value.items():
                 _put(kept.setdefault(name, _PARTS[key]()), fields)
+        elif key == "metadata":
+            for name, fields in value.items():
+                state.metadata[name] = MetadataStatus.model_validate(state.metadata[name].model_dump() | fields)
         elif key == "tickets":
             state.tickets.update({name: TicketStatus.model_validate(ticket) for name, ticket in value.items()})
             _prune_tickets(state)
@@ -246,7 +249,8 @@ def _cluster_view_failed(state: ClusterState, entry: Entry) -> None:
 
 def _metadata_observed(state: ClusterState, entry: Entry) -> None:
     before = state.metadata.get(entry.node or "")
-    if entry.node is not None and (before is None or before.at_ms <= _at(entry)):
+    configured = state.settings is not None and state.settings.metadata is not None
+    if configured and entry.node is not None and (before is None or before.at_ms <= _at(entry)):
         state.metadata[entry.node] = MetadataStatus(
             service=entry.data["service"], port=entry.data["port"], at_ms=_at(entry), held=before is not None and before.held
         )

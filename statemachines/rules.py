@@ -23,6 +23,7 @@ BESIDE: dict[str, str] = {
     "G6": "After start the automatic schedules run.",
     "G8-G15": "The ticket lists other commands than the site chose, or else the guide instructs; the ticket is carried out.",
     "G20": "A service is up when dcstatus answered 0, as often as the site asks.",
+    "G44": "The metadata DB is watched and shown; where it runs on without the group it may hold the switchable partition.",
     "I1": "dcsup adds no start and no stop; where the cluster manager brings the group up twice, that is said at once.",
     "I2": "The server is never started by a worker before the agents of its machine run.",
     "I3": "Every failover and every wait ends.",

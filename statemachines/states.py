@@ -235,6 +235,13 @@ class MetadataStatus(Part):
     held: bool = False
     """It still runs on a node from which the group was taken: it may hold the switchable partition."""
 
+    @property
+    def runs(self) -> bool | None:
+        """What its service or its port says; None: neither says anything."""
+        if self.service == "running" or self.port == "open":
+            return True
+        return None if self.service == self.port == "unknown" else False
+
 
 class EndpointStatus(Part):
     up: bool

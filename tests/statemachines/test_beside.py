@@ -267,3 +267,149 @@ def test_a_requested_move_seen_only_by_the_managers_view_is_the_operators() -> N
     assert [(r.kind, r.initiator, r.requested_by) for r in story.state.failovers] == [
         ("move", "operator", "suzuki"), ("move", "cluster", None)
     ]  # fmt: skip
+
+
+# --- the metadata DB (G44)
+
+
+def with_metadata() -> Story:
+    story = up(metadata={})
+    metadata(story, "node2", "stopped")
+    metadata(story, "node1", "running")
+    return story
+
+
+def metadata(story: Story, node: str, service: str, port: str | None = None) -> None:
+    story.tell(node, "MetadataObserved", service=service, port=port or {"running": "open", "stopped": "closed"}.get(service, "unknown"))
+
+
+def held(story: Story) -> dict[str, bool]:
+    return {node: status.held for node, status in story.state.metadata.items()}
+
+
+def test_a_metadata_db_that_ends_with_the_group_is_no_news() -> None:
+    """G44: its own resource is stopped a moment after ours, and started a moment before."""
+    story = with_metadata()
+    story.take_down("node1", factor="GROUPMOVE")
+    story.wait(5)
+    metadata(story, "node1", "stopped")
+    metadata(story, "node2", "running")
+    story.wait(20)
+    story.bring_up("node2")
+    story.wait(60)
+    assert "MetadataStillHeld" not in story.types()
+    assert held(story) == {"node1": False, "node2": False}
+
+
+@pytest.mark.parametrize(("service", "port"), [("running", "open"), ("unknown", "open"), ("running", "closed")])
+def test_a_metadata_db_that_stays_after_the_stop_may_hold_the_disk(service: str, port: str) -> None:
+    """G44: a warning, which moves no service, until it is gone there."""
+    story = with_metadata()
+    metadata(story, "node1", service, port)
+    story.take_down("node1")
+    states = story.states()
+    story.wait(16)
+    assert held(story) == {"node1": True, "node2": False}
+    (warned,) = [s.entry for s in story.log if s.entry.type == "MetadataStillHeld"]
+    assert (warned.node, warned.rule) == ("node1", "G44")
+    metadata(story, "node1", "unknown")
+    assert held(story)["node1"] is True, "unknown is its own answer"
+    metadata(story, "node1", "unknown", "closed")
+    assert held(story) == {"node1": False, "node2": False}
+    assert "MetadataReleased" in story.types()
+    assert story.states() == states
+
+
+def test_a_failover_from_a_node_that_still_runs_it_is_warned_of() -> None:
+    """The group came up elsewhere without a stop; the node that it was on is there."""
+    story = with_metadata()
+    story.bring_up("node2", "FAILOVER")
+    metadata(story, "node2", "running")
+    story.wait(16)
+    assert held(story) == {"node1": True, "node2": False}
+
+
+def test_a_dead_node_holds_nothing() -> None:
+    """What it said last is not so any more; when it is back and had only been cut off, it may hold the disk after all."""
+    story = with_metadata()
+    fail_over(story)
+    story.wait(60)
+    assert held(story)["node1"] is False
+    story.tell("_leader", "NodeReturned", node="node1")
+    story.wait(16)
+    assert held(story)["node1"] is True
+
+
+def test_a_metadata_db_is_wanted_again_when_the_group_is_back() -> None:
+    """The warning ends with the group's return."""
+    story = with_metadata()
+    story.take_down("node1")
+    story.wait(16)
+    assert held(story)["node1"] is True
+    story.bring_up("node1")
+    assert held(story)["node1"] is False
+
+
+def test_a_metadata_db_that_comes_up_long_before_the_start_script_is_not_left_over() -> None:
+    """While the group is taken over it may be on its way to that node."""
+    story = with_metadata()
+    story.take_down("node1", factor="GROUPFAILOVER")
+    metadata(story, "node1", "stopped")
+    metadata(story, "node2", "running")
+    story.wait(100)
+    story.bring_up("node2", "FAILOVER")
+    story.wait(100)
+    assert "MetadataStillHeld" not in story.types()
+
+
+def test_a_metadata_db_about_which_nothing_is_known_is_not_said_to_be_held() -> None:
+    """Unknown is its own answer."""
+    story = with_metadata()
+    metadata(story, "node1", "unknown")
+    story.take_down("node1")
+    story.wait(60)
+    assert held(story)["node1"] is False
+    assert story.state.metadata["node1"].service == "unknown"
+
+
+def test_before_it_is_known_where_the_group_is_nothing_is_left_over() -> None:
+    """dcsup was installed on a cluster that runs: the metadata DB is where the group is, wherever that be."""
+    story = Story(settings(metadata={}))
+    metadata(story, "node1", "running")
+    story.wait(60)
+    assert "MetadataStillHeld" not in story.types()
+    for service in ("agent", "server"):
+        story.poll("node1", service)
+    story.wait(60)
+    assert "MetadataStillHeld" not in story.types()
+
+
+# --- runbooks
+
+
+def runbook_step(story: Story, step: str, outcome: str = "done", run: str = "r1", runbook: str = "drill") -> None:
+    story.tell("_operator", "RunbookStepRecorded", runbook=runbook, run=run, step=step, outcome=outcome, by="suzuki")
+
+
+def test_how_far_a_runbook_came_is_remembered() -> None:
+    """So that it can be gone on with on another day and from another machine; the next going-through begins anew."""
+    story = up()
+    runbook_step(story, "active-node", "failed")
+    runbook_step(story, "active-node")
+    runbook_step(story, "baseline", "skipped")
+    assert story.state.runbooks["drill"].steps == {"active-node": "done", "baseline": "skipped"}
+    runbook_step(story, "active-node", run="r2")
+    assert (story.state.runbooks["drill"].run, story.state.runbooks["drill"].steps) == ("r2", {"active-node": "done"})
+    assert story.states() == {"agent": "running", "server": "running"}
+
+
+def test_what_is_remembered_of_runbooks_is_bounded() -> None:
+    """At most a hundred steps of one, the oldest let go first, and a few runbooks; the log has the rest."""
+    story = up()
+    for number in range(120):
+        runbook_step(story, f"step-{number}")
+    assert list(story.state.runbooks["drill"].steps) == [f"step-{number}" for number in range(20, 120)]
+    for number in range(30):
+        runbook_step(story, "first", runbook=f"runbook-{number}")
+    assert len(story.state.runbooks) == 20
+    assert "drill" not in story.state.runbooks
