@@ -1,0 +1,11 @@
+rem What people read, in English. {} is the service with its product's name, the reason, or the script's name.
+set "MSG_STARTING=Starting {}."
+set "MSG_STOPPING=Stopping {}."
+set "MSG_START_FAILED={} could not be started."
+set "MSG_START_LATE={} was not healthy before the deadline."
+set "MSG_STOP_FAILED={} could not be stopped."
+set "MSG_STILL_RUNNING={} is still running at the deadline."
+set "MSG_FALLBACK=dcsup is not there ({}): going on with the plain sequence."
+set "MSG_NO_CLUSTER=The cluster is not running: DataCoordinator is neither started nor stopped."
+set "MSG_NO_DISK=The switchable partition is not available: no command is run for DataCoordinator."
+set "MSG_SITE_FAILED=The script {} failed or took too long."

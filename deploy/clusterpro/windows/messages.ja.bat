@@ -1,0 +1,11 @@
+rem 利用者が読む文言(日本語)。{} はサービス名、理由またはスクリプト名。
+set "MSG_STARTING={} を起動します。"
+set "MSG_STOPPING={} を停止します。"
+set "MSG_START_FAILED={} を起動できませんでした。"
+set "MSG_START_LATE={} が期限までに正常になりませんでした。"
+set "MSG_STOP_FAILED={} を停止できませんでした。"
+set "MSG_STILL_RUNNING={} は期限を過ぎても動作しています。"
+set "MSG_FALLBACK=dcsup が応答しません({})。ガイドの手順で続行します。"
+set "MSG_NO_CLUSTER=クラスタが動作していません。DataCoordinator の起動・停止は行いません。"
+set "MSG_NO_DISK=切替パーティションを利用できません。DataCoordinator のコマンドは実行しません。"
+set "MSG_SITE_FAILED=スクリプト {} が失敗したか、制限時間を超えました。"
