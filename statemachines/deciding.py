@@ -134,7 +134,7 @@ class Deciding:
         if fired.row.action is None:
             return False
         if present is None:
-            record = FailoverStatus(id=f"F{self.state.failover_count + 1}", node_from=self.state.active)
+            record = FailoverStatus(id=f"F{self.state.failover_count + 1}", node_from=self._group_was_on())
         else:
             record = FailoverStatus.model_validate(present.model_dump())
         if fired.target != "none":
@@ -147,6 +147,11 @@ class Deciding:
         if fired.row.action == "supersede" and (event != "stop_called" or "moving" in conditions):
             self.fire_failover(event, conditions, **details)
         return True
+
+    def _group_was_on(self) -> str | None:
+        """The node that has the group, or that had it until its stop ended."""
+        stop = self.state.tickets.get(self.state.stop_ticket or "")
+        return self.state.active or (stop.node if stop is not None and stop.term == self.state.term else None)
 
     def _log_failover(self, fired: Fired, present: FailoverStatus | None, record: FailoverStatus) -> None:
         phases.settle(record)
