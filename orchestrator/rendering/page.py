@@ -259,7 +259,10 @@ class _Page:
             else say("Asynchronous EXEC resource: the script stays for as long as the service is healthy (G22)."),
             say("It depends on `script-dcsup`: the watch begins when the service is up and ends before it is stopped (G40)."),
             say("No stop path: CLUSTERPRO ends the process, and what it started ends by itself within 2 s."),
-            say("The watch script ends with `dcstatus`'s own code. Under maintenance (`dcsup pause`, suspended cluster) it does not end."),
+            say(
+                "The watch script ends with `dcstatus`'s own code. Under maintenance (`dcsup pause`, suspended cluster) it does not end "
+                "while dcsup is there."
+            ),
         )
 
     def _watch_rows(self) -> Iterator[tuple[str, str]]:
@@ -297,10 +300,12 @@ class _Page:
         yield from self._heading(say("6. Timeouts"))
         yield from self._text(
             say(
-                "A script returns within this time whatever state dcsup is in. CLUSTERPRO ends one that outlives its timeout, and takes "
-                "it for failed."
+                "A script returns within this time whatever state dcsup is in, as long as the commands keep to their limits. CLUSTERPRO "
+                "ends one that outlives its timeout, and takes it for failed."
             )
         )
+        if self.target.fragment:
+            yield from self._text(say("**Add to each value below what your script itself takes to start or stop the DBMS.**"))
         for bound in script_bounds(self.cluster):
             yield from self._bound(bound)
         yield from self._text(say("Set, for start and for stop:"))

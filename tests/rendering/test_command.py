@@ -23,7 +23,7 @@ def test_the_windows_folder(dcsup: Dcsup, tmp_path: Path) -> None:
     answer = dcsup("render", "clusterpro", "--config", config, "--out", tmp_path / "out")
     assert answer.code == 0
     assert f"what to set up in CLUSTERPRO: {tmp_path / 'out' / 'clusterpro.en.md'}" in answer.out
-    assert b"set \"DCSUP_LANG=ja\"\r\n" in (tmp_path / "out" / "dcsup-env.bat").read_bytes()
+    assert b'set "DCSUP_LANG=ja"\r\n' in (tmp_path / "out" / "dcsup-env.bat").read_bytes()
     pages = [(tmp_path / "out" / f"clusterpro.{language}.md").read_text("utf-8") for language in ("en", "ja")]
     assert "## 3. The script resource" in pages[0] and "## 3. スクリプトリソース" in pages[1]
 

@@ -111,6 +111,7 @@ def test_a_fragment_is_pasted_where_the_dbms_is_handled() -> None:
     text = page_of(Recipe("agent"), fragment=True)
     assert 'call "C:\\dcsup\\clusterpro\\dcsup-start.bat" || exit /b 1' in text
     assert "before those that stop the DBMS" in text
+    assert "what your script itself takes to start or stop the DBMS" in text
     assert "dcsup-start" not in page_of(Recipe("agent"))
 
 
@@ -149,5 +150,5 @@ def test_what_was_never_tried_is_marked() -> None:
 
 def test_a_cluster_in_mode_observe_is_told_to_keep_the_guides_scripts() -> None:
     """Rendering is allowed before the mode is changed; nobody must take the page for an order."""
-    assert "keep" not in page_of(Recipe("server"))
+    assert "mode `observe`" not in page_of(Recipe("server"))
     assert "mode `observe`" in page_of(Recipe("server", cluster={"mode": "observe"}))

@@ -140,7 +140,7 @@ def test_what_cp932_lacks_is_refused_and_utf_8_holds_it() -> None:
     recipe = Recipe("server", node={"folder": "C:\\données"})
     with pytest.raises(Unfit) as caught:
         recipe.files(encoding="cp932")
-    (where, _found, expected), = caught.value.reasons
+    ((where, _found, expected),) = caught.value.reasons
     assert where == ("node", "folder")
     assert "é" in str(expected) and "--encoding utf-8" in str(expected)
     assert "C:\\données" in recipe.files(encoding="utf-8")["dcsup-env.bat"].decode("utf-8")
