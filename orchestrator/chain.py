@@ -22,10 +22,11 @@ class Damaged(ValueError):
 class Chain:
     """The place in one cluster's log that a walk has reached."""
 
-    def __init__(self, cluster: str | None = None) -> None:
+    def __init__(self, cluster: str | None = None, last_id: str = GENESIS_ID, last_hash: str = GENESIS_HASH) -> None:
+        """`last_id`, `last_hash`: of the entry before the first one."""
         self.cluster = cluster
-        self.last_id = GENESIS_ID
-        self.last_hash = GENESIS_HASH
+        self.last_id = last_id
+        self.last_hash = last_hash
         self.count = 0
 
     def admit(self, sealed: Sealed) -> Sealed:

@@ -29,18 +29,27 @@ def stored(client: Redis, cluster: str, after: str = GENESIS_ID) -> Iterator[Sto
         after = page[-1].id
 
 
+def entry_at(client: Redis, cluster: str, entry_id: str) -> StoredEntry | None:
+    """One entry by its id."""
+    return next(iter(_range(client, cluster, entry_id, entry_id, 1)), None)
+
+
 def _page(client: Redis, cluster: str, after: str) -> list[StoredEntry]:
-    rows: Any = client.xrange(wire.log(cluster), f"({after}", "+", count=_PAGE)
+    return _range(client, cluster, f"({after}", "+", _PAGE)
+
+
+def _range(client: Redis, cluster: str, begin: str, end: str, count: int) -> list[StoredEntry]:
+    rows: Any = client.xrange(wire.log(cluster), begin, end, count=count)
     return [StoredEntry(row.decode(), fields.get(_BODY, b""), fields.get(_HASH, b"").decode(errors="replace")) for row, fields in rows]
 
 
-def checked(entries: Iterable[StoredEntry], cluster: str) -> Iterator[Sealed]:
-    """A whole log from its beginning, each entry after its place in the chain was checked.
+def checked(entries: Iterable[StoredEntry], cluster: str, after: Chain | None = None) -> Iterator[Sealed]:
+    """A log from its beginning, or from a place in its chain, each entry after its own place was checked.
 
     Raises:
         Damaged: an entry is not what was written, or one is missing before it.
     """
-    chain = Chain(cluster)
+    chain = after if after is not None else Chain(cluster)
     for stored_entry in entries:
         try:
             sealed = chain.admit(unseal(stored_entry.body, stored_entry.hash, chain.last_hash))

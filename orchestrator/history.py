@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -68,8 +68,12 @@ def load(
         StoreUnavailable: see `orchestrator.ports`.
     """
     head = store.read_head(cluster)
-    history = _from_snapshot(store, cluster, core, make_projection)
-    if history is None:
+    saved = _from_snapshot(store, cluster, make_projection)
+    if isinstance(saved, str):
+        log.info("snapshot not used, folding the whole log", cluster=cluster, reason=saved)
+    if isinstance(saved, History):
+        history = saved
+    else:
         history = History(None, core.new_state(cluster), make_projection(cluster) if make_projection else None, 0)
     history.head = head
     last_id, last_hash = (head.last_id, head.last_hash) if head is not None else (GENESIS_ID, GENESIS_HASH)
@@ -112,25 +116,36 @@ class _Place:
         return sealed
 
 
-def _from_snapshot(store: Store, cluster: str, core: Core, make_projection: ProjectionFactory | None) -> History | None:
-    """The snapshot's state, or None with a line that says why not."""
+class Snapshots(Protocol):
+    """What of a store a snapshot needs."""
+
+    def get_snapshot(self, cluster: str) -> bytes | None: ...
+
+    def read_entry(self, cluster: str, entry_id: str) -> StoredEntry | None: ...
+
+
+def snapshot(store: Snapshots, cluster: str) -> ClusterState | None:
+    """The state that the snapshot holds, if this code wrote it and the log has its entry; None: fold the log from its beginning."""
+    found = _from_snapshot(store, cluster, None)
+    return found.state if isinstance(found, History) else None
+
+
+def _from_snapshot(store: Snapshots, cluster: str, make_projection: ProjectionFactory | None) -> History | str | None:
+    """The snapshot's state, or why it is not used; None: there is none."""
     text = store.get_snapshot(cluster)
     if text is None:
         return None
-    reason = "it cannot be read"
     try:
         saved = json.loads(text)
         reason = _why_not(store, cluster, saved)
-        if reason == "":
-            state = ClusterState.model_validate(saved["state"])
-            return History(None, state, _restored(cluster, make_projection, saved["projection"]), 0)
+        if reason:
+            return reason
+        return History(None, ClusterState.model_validate(saved["state"]), _restored(cluster, make_projection, saved["projection"]), 0)
     except (ValueError, KeyError, TypeError) as error:
-        reason = f"it cannot be read: {error}"
-    log.info("snapshot not used, folding the whole log", cluster=cluster, reason=reason)
-    return None
+        return f"it cannot be read: {error}"
 
 
-def _why_not(store: Store, cluster: str, saved: dict[str, Any]) -> str:
+def _why_not(store: Snapshots, cluster: str, saved: dict[str, Any]) -> str:
     if saved["code"] != CODE:
         return "other code wrote it"
     entry = store.read_entry(cluster, saved["last_id"])

@@ -55,13 +55,13 @@ class Replayed:
     """Every failover that ended: id -> its record (statemachines.states.FailoverStatus)."""
 
 
-def replay(entries: Iterable[Sealed], *, again: bool = False) -> Replayed:
-    """Fold a whole log; with `again`, decide it again too.
+def replay(entries: Iterable[Sealed], begin: ClusterState | None = None, *, again: bool = False) -> Replayed:
+    """Fold a log, whole or from the state `begin` on (which is changed); with `again`, decide it again too.
 
     Raises:
         Damaged: an entry cannot be folded (or the iterable itself raises it).
     """
-    replayed = Replayed()
+    replayed = Replayed(begin)
     for group in _groups(entries):
         if replayed.state is None:
             replayed.state = new_state(group[0].entry.cluster)
@@ -93,9 +93,16 @@ def verify(entries: Iterable[Sealed]) -> list[Difference]:
 
 def note_failover(failovers: dict[str, dict[str, Any]], entry: Entry) -> None:
     """Keeps the record of a failover that an entry ends; a later record of the same one completes it."""
-    record = entry.data.get("failover")
-    if entry.type == "FailoverEnded" and isinstance(record, dict):
+    if (record := ended_failover(entry)) is not None:
         failovers[str(record.get("id"))] = record
+
+
+def ended_failover(entry: Entry) -> dict[str, Any] | None:
+    """The record of a failover that has ended, if the entry holds one: its end, or what was told late and completes it."""
+    record = entry.data.get("failover")
+    if entry.type not in ("FailoverEnded", "FailoverAmended") or not isinstance(record, dict):
+        return None
+    return record if record.get("state") == "ended" else None
 
 
 def _fold(state: ClusterState, sealed: Sealed) -> None:

@@ -23,6 +23,8 @@ from statemachines.configuration import Configuration
 if TYPE_CHECKING:
     from redis import Redis
 
+    from orchestrator.ports import StoredEntry
+
 REDIS_LIMIT_S = 5.0
 HTTP_LIMIT_S = 3.0
 _CAREFUL = 20_000_000
@@ -173,13 +175,33 @@ def leader_state(client: Redis, cluster: str) -> dict[str, Any] | None:
 
 
 def folded(client: Redis, cluster: str) -> dict[str, Any]:
-    """The state that the log in Redis leads to."""
+    """The state that the log in Redis leads to, from the snapshot on, if that is one of this version."""
+    from orchestrator.chain import Chain
     from orchestrator.export import checked, stored
+    from orchestrator.history import snapshot
     from orchestrator.replay import replay
     from statemachines.states import new_state
 
-    state = replay(checked(stored(client, cluster), cluster)).state or new_state(cluster)
+    begin = snapshot(_Looking(client), cluster) or new_state(cluster)
+    place = Chain(cluster, begin.last_id, begin.last_hash)
+    state = replay(checked(stored(client, cluster, begin.last_id), cluster, place), begin).state or begin
     return state.model_dump(mode="json")
+
+
+class _Looking:
+    """Snapshots (orchestrator/history.py) over a connection that only looks."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    def get_snapshot(self, cluster: str) -> bytes | None:
+        found: Any = self._client.get(wire.snapshot(cluster))
+        return found if isinstance(found, bytes) else None
+
+    def read_entry(self, cluster: str, entry_id: str) -> StoredEntry | None:
+        from orchestrator.export import entry_at
+
+        return entry_at(self._client, cluster, entry_id)
 
 
 def _ask_http(url: str) -> dict[str, dict[str, Any]]:

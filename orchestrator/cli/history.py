@@ -24,10 +24,14 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from orchestrator.replay import Replayed
+    from statemachines.configuration import Configuration
     from statemachines.entries import Entry, Sealed
 
 USUAL_LIMIT = 50
 """Entries that `events` shows when nothing else is asked for."""
+
+KEPT = 20
+"""Failovers that the state itself remembers; for more the log is read, backwards."""
 
 _PAGE = 500
 _FOLLOW_MS = 1000
@@ -49,10 +53,11 @@ def add(commands: options.Commands) -> None:
     events.add_argument("--type", action="append", metavar=_("TYPE"), help=_("only this type (may be repeated)"))
     events.add_argument("--limit", type=int, metavar="N", help=_("at most N, the latest (default: 50, or all if --from is given)"))
     events.add_argument("--follow", action="store_true", help=_("go on with new entries as they come, until Ctrl-C"))
-    failovers = options.add_command(commands, "failovers", _("show every failover with its phases"), run_failovers)
+    failovers = options.add_command(commands, "failovers", _("show the latest failovers with their phases"), run_failovers)
     options.config(failovers)
     options.cluster(failovers)
     options.as_json(failovers)
+    failovers.add_argument("--limit", type=int, metavar="N", default=KEPT, help=_("at most N, the latest (default: 20)"))
     export = options.add_command(commands, "export", _("write a cluster's whole event log, one JSON object a line"), run_export)
     options.config(export)
     options.cluster(export)
@@ -197,30 +202,42 @@ def run_failovers(arguments: argparse.Namespace) -> int:
 
     configuration = configured(arguments)
     clusters = chosen(arguments, configuration)
-    with redis_of(configuration) as client:
-        found = {cluster: _ended(client, cluster) for cluster in clusters}
-    for cluster, state in states(configuration, clusters).items():
-        if state["failover"] is not None:
-            found[cluster].append(state["failover"])
+    if arguments.limit < 1:
+        raise Stop(WRONG_USE, say("--limit is 1 or more"))
+    told = states(configuration, clusters)
+    found = {cluster: _latest(configuration, state, arguments.limit) for cluster, state in told.items()}
     if arguments.json:
         output.show_json({"clusters": found})
         return 0
     for cluster, failovers in found.items():
-        output.show(say("cluster {name}: {count} failovers", name=cluster, count=len(failovers)))
+        output.show(
+            say("cluster {name}: {count} of {total} failovers", name=cluster, count=len(failovers), total=told[cluster]["failover_count"])
+        )
         if failovers:
             show_failovers(failovers)
     return 0
 
 
-def _ended(client: Redis, cluster: str) -> list[dict[str, Any]]:
-    """Every failover that ended, from the whole log, the oldest first."""
-    from orchestrator.export import checked, stored
-    from orchestrator.replay import note_failover
+def _latest(configuration: Configuration, state: dict[str, Any], limit: int) -> list[dict[str, Any]]:
+    """The latest failovers, the oldest first: what the state remembers, and where more are asked for, what the log says."""
+    ended, present = state["failovers"], [state["failover"]] if state["failover"] is not None else []
+    if limit - len(present) > len(ended) == KEPT:
+        with redis_of(configuration) as client:
+            ended = _ended(client, state["cluster"], limit - len(present))
+    return [*ended, *present][-limit:]
+
+
+def _ended(client: Redis, cluster: str, limit: int) -> list[dict[str, Any]]:
+    """The latest failovers that ended, the oldest first; the log is read backwards until there are enough."""
+    from orchestrator.replay import ended_failover
 
     failovers: dict[str, dict[str, Any]] = {}
-    for sealed in checked(stored(client, cluster), cluster):
-        note_failover(failovers, sealed.entry)
-    return list(failovers.values())
+    for sealed in _backwards(client, cluster, "-", "+"):
+        if (record := ended_failover(sealed.entry)) is not None:
+            if record["id"] not in failovers and len(failovers) == limit:
+                break
+            failovers.setdefault(record["id"], record)
+    return sorted(failovers.values(), key=lambda record: record["points"].get("symptom", 0.0))
 
 
 # --- export, replay -----------------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from orchestrator.said import Said
 from workers.messages import translate
 
+_UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 _FILE_WIDTH = 200
 """Columns of a table that goes into a file or a pipe."""
 
@@ -73,6 +75,15 @@ def moment(ms: float | None) -> str:
     if not ms:
         return "-"
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", timespec="milliseconds").replace("+00:00", "Z")
+
+
+def age(ms: float | None) -> str:
+    """How long ago that was by this machine's clock, in its largest unit: `12 s`, `3 min`, `5 h`, `2 d`."""
+    if not ms:
+        return "-"
+    past_s = max(0.0, time.time() - ms / 1000)
+    unit, length_s = next((one for one in _UNITS if past_s >= 2 * one[1]), _UNITS[-1])
+    return f"{past_s / length_s:.0f} {unit}"
 
 
 def seconds(value_s: float | None) -> str:

@@ -99,9 +99,9 @@ def test_help_names_only_what_is_there(dcsup: Dcsup) -> None:
     shown = set(re.findall(r"^    (\w+)", answer.out, re.MULTILINE))
     assert shown == {
         *("demo", "up", "orchestrator", "worker", "hook", "status", "events", "failovers"),
-        *("replay", "export", "probe", "graph", "pause", "resume"),
+        *("replay", "export", "probe", "graph", "pause", "resume", "move", "render", "import", "check", "runbook"),
     }
-    for name in ["status", "events", "failovers", "graph", "probe", "replay", "pause", "resume"]:
+    for name in shown - {"demo", "up", "orchestrator", "worker", "hook", "export", "runbook"}:
         assert "--json" in dcsup(name, "--help").out
 
 
@@ -288,11 +288,11 @@ def test_events_follow_new_entries(log_in_redis: Path, redis_server: EmbeddedRed
 
 
 def test_failovers_are_told_by_phase(dcsup: Dcsup, log_in_redis: Path) -> None:
-    """Every one that the log holds, with kind, outcome and each phase; JSON is the records themselves."""
+    """Every one that is remembered, with kind, outcome and each phase; JSON is the records themselves."""
     found = json.loads(dcsup("failovers", "--config", log_in_redis, "--json").out)["clusters"]["demo"]
     assert [(one["kind"], one["outcome"]) for one in found] == [("failure", "completed"), ("move", "completed")]
     answer = dcsup("failovers", "--config", log_in_redis)
-    assert "cluster demo: 2 failovers" in answer.out
+    assert "cluster demo: 2 of 2 failovers" in answer.out
     for words in ("detect", "takeover", "resume", f"{found[0]['total_s']:.2f}", "1 missed", "stop-hook"):
         assert words in answer.out
 
