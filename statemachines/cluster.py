@@ -154,6 +154,9 @@ class _Step(Beside):
     def on_configured(self, node: str, fact: f.ConfigurationChanged) -> None:
         """Nothing waits any more for a node or a service that is gone."""
         self.clear_deadlines(*(f"node:{name}" for name in self.before.nodes if name not in self.state.nodes))
+        self.clear_deadlines(*(f"metadata:{name}" for name in self.before.metadata if name not in self.state.metadata))
+        if self.state.move is not None and self.state.move.to not in (None, *self.state.nodes):
+            self.drop_move("MoveFailed", "C302", f"{self.state.move.to} is no node of this cluster any more")
         if self.before.settings is not None:
             self.after_verified()
             self.end_if_all_judged()

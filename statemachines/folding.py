@@ -165,6 +165,14 @@ def _configuration_changed(state: ClusterState, entry: Entry) -> None:
     state.nodes = {name: state.nodes.get(name, NodeStatus()) for name in settings.nodes}
     state.services = {s.name: state.services.get(s.name, ServiceStatus()) for s in settings.services}
     state.schedules = {s.name: state.schedules.get(s.name, ScheduleStatus()) for s in settings.services if s.owns_schedules}
+    for service in state.services.values():
+        service.polls = {name: poll for name, poll in service.polls.items() if name in state.nodes}
+    state.views = {name: view for name, view in state.views.items() if name in state.nodes}
+    if state.view is not None and state.view.node not in state.nodes:
+        state.view = max(state.views.values(), key=lambda view: view.at_ms, default=None)
+    state.metadata = {name: status for name, status in state.metadata.items() if name in state.nodes and settings.metadata is not None}
+    endpoints = {endpoint.name for endpoint in settings.endpoints}
+    state.endpoints = {name: status for name, status in state.endpoints.items() if name in endpoints}
 
 
 def _node(state: ClusterState, entry: Entry) -> NodeStatus:

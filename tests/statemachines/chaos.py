@@ -17,7 +17,7 @@ from statemachines.states import ClusterState, FailoverStatus
 from tests.statemachines.story import Story, schedule_list, settings
 
 NODES = ("node1", "node2")
-SERVICES = ("agent", "server")
+SERVICES = ("agent", "server", "dbms")
 FACTORS = ("GROUPSTOP", "GROUPMOVE", "GROUPFAILOVER", "RESOURCERESTART", "SERVERSHUTDOWN", "RESOURCESTOP", "")
 ALERTS = (
     ("rc", 60), ("nm", 2), ("rm", 9), ("rc", 50), ("rm", 13), ("rc", 92), ("pm", 1), ("rm", 200), ("rc", 32), ("rm", 16), ("nm", 30),
@@ -25,7 +25,8 @@ ALERTS = (
 )  # fmt: skip
 WAITS_S = (0.2, 2.0, 12.0, 40.0, 700.0, 1000.0)
 LATE_S = (0.0, 0.0, 0.0, 0.0, 1.0, 20.0, 300.0)
-AGENT, SERVER = {"name": "agent", "kind": "agent"}, {"name": "server", "kind": "server"}
+AGENT, SERVER, DBMS = {"name": "agent", "kind": "agent"}, {"name": "server", "kind": "server"}, {"name": "dbms", "kind": "command"}
+ENDPOINTS = [{"name": name, "host": "192.0.2.9", "port": port} for name, port in (("server", 22101), ("agent", 22102))]
 CONFIGURATIONS: tuple[ClusterSettings, ...] = (
     settings(),
     settings(mode="observe"),
@@ -35,6 +36,10 @@ CONFIGURATIONS: tuple[ClusterSettings, ...] = (
     settings(services=[AGENT, SERVER, {"name": "server-b", "kind": "server"}]),
     settings(nodes=["node1"]),
     settings(nodes=["node1", "node2", "third"]),
+    settings(services=[DBMS, AGENT, SERVER], metadata={}, endpoints=ENDPOINTS),
+    settings(services=[DBMS, AGENT], nodes=["node1", "node2", "third"], metadata={}),
+    settings(services=[DBMS], endpoints=ENDPOINTS[:1]),
+    settings(services=[AGENT, SERVER | {"verbs": {"start": "start", "stop": "stop"}}], mode="observe", metadata={}, endpoints=ENDPOINTS),
 )
 PHASE_POINTS = frozenset(
     {"symptom", "acted", "stop_called", "stop_ended", "start_called", "first_command", "last_command", "verified", "judged"}
@@ -56,11 +61,15 @@ class Chaos(Story):
     def take(self, arrival: Arrival) -> list[Sealed]:
         data = arrival.envelope.data
         known = self.state.tickets.get(str(data.get("ticket", "")))
+        suspicions = self.state.failover_count
         own = known is not None and known.node == arrival.inbox
         if arrival.envelope.type in ("ScriptEnded", "FallbackTaken") and own:
             self.given_up.add(data["ticket"])
         before = self.state
         entries = super().take(arrival)
+        failover = self.state.failover if self.state.failover_count > suspicions else None
+        if before.suspended and self.state.suspended and failover is not None:
+            assert failover.state != "suspected", "a suspicion while the cluster is suspended"
         for sealed in entries:
             rule = sealed.entry.rule
             assert rule is None or why_of(rule), f"nobody says why {sealed.entry.type} follows from {rule}"
@@ -87,6 +96,7 @@ class Chaos(Story):
     def settle(self) -> None:
         """Long after the last fact everything is at rest: every failover ended, nothing transient is left (I3, I4)."""
         self.tell("_operator", "ResumeRequested", by="suzuki")
+        self.tell("node1", "ClusterViewed", group_state="unknown", current=None, suspended=False)
         for _ in range(6):
             self.wait(1000)
         assert self.state.failover is None, f"{self.state.failover} never ends"
@@ -102,6 +112,12 @@ class Chaos(Story):
     def do(self, what: str, a: int, b: int, c: int) -> None:
         _ACTS[what](self, a, b, c)
 
+    def node(self, number: int) -> str:
+        """One of the cluster's nodes, or one that is none, or none any more."""
+        assert self.state.settings is not None
+        names = [*self.state.settings.nodes, "node2"] if "node2" not in self.state.settings.nodes else self.state.settings.nodes
+        return names[number % len(names)]
+
     def late_ms(self, c: int) -> float:
         return float(self.now_ms + 1) - 1000 * LATE_S[c % len(LATE_S)]
 
@@ -110,7 +126,7 @@ class Chaos(Story):
         return recent[-1 - a % len(recent)] if recent and a % 7 != 6 else "b-failover1-0-start"
 
     def called(self, script: str, a: int, b: int, c: int) -> None:
-        node, event = NODES[a % 2], "START" if b % 2 else "FAILOVER"
+        node, event = self.node(a), "START" if b % 2 else "FAILOVER"
         listed = self.guide(script, event)
         variant = (a // 2) % 12
         listed = {0: listed[:1], 1: listed[1:], 2: listed[::-1], 3: [*listed, ("unknown", listed[0][1])], 4: []}.get(variant, listed)
@@ -126,7 +142,7 @@ class Chaos(Story):
         name = self.some_ticket(a)
         status = self.state.tickets.get(name)
         command = status.commands[b % len(status.commands)] if status is not None and status.commands else None
-        node = status.node if status is not None and b % 9 else NODES[b % 2]
+        node = status.node if status is not None and b % 9 else self.node(b)
         data: dict[str, Any] = {
             "ticket": name, "n": command.n if command else 1, "service": command.service if command else "server",
             "verb": command.verb if command else "recover", "by": "script" if c % 4 == 0 else "worker",
@@ -153,7 +169,7 @@ class Chaos(Story):
 
     def script_ended(self, a: int, b: int, c: int) -> None:
         status = self.state.tickets.get(name := self.some_ticket(a))
-        node, script = (status.node, status.script) if status is not None and b % 9 else (NODES[b % 2], "start")
+        node, script = (status.node, status.script) if status is not None and b % 9 else (self.node(b), "start")
         self.tell(node, "ScriptEnded", ticket=name, script=script, code=(0, 0, 1, 40)[c % 4])
 
     def fell_back(self, a: int, b: int, c: int) -> None:
@@ -164,10 +180,10 @@ class Chaos(Story):
         service = (*SERVICES, *SERVICES, "unknown")[a % 5]
         status = ("healthy", "healthy", "healthy", "unhealthy", "unknown")[b % 5]
         ticket = (self.state.start_ticket, self.state.start_ticket, None, self.some_ticket(a))[c % 4]
-        self.poll(NODES[a % 2], service, status, ticket=ticket, verified=status == "healthy" and b % 4 != 0, at_ms=self.late_ms(c))
+        self.poll(self.node(a), service, status, ticket=ticket, verified=status == "healthy" and b % 4 != 0, at_ms=self.late_ms(c))
 
     def node_changed(self, a: int, b: int, c: int) -> None:
-        node = NODES[a % 2]
+        node = self.node(a)
         kind = ("NodeLost", "NodeReturned", "NodeLeft", "NodeJoined", "NodeJoined", "WatchLost", "WatchReturned")[b % 7]
         if kind == "NodeJoined":
             self.tell(node, kind, boot=f"boot-{node}" if c % 2 else f"boot-{c}", version="0")
@@ -179,24 +195,46 @@ class Chaos(Story):
     def seen(self, a: int, b: int, c: int) -> None:
         state = self.state.schedules
         if b % 4 == 0 or not state:
-            self.tell(NODES[a % 2], "ProbeFailed", service="server", reason="exit code 1")
+            self.tell(self.node(a), "ProbeFailed", service="server", reason="exit code 1")
             return
         states = {} if b % 3 else {"auto-started-1": "stopped", "manual-stopped-6": "started"}
-        self.tell(NODES[a % 2], "SchedulesObserved", service="server", schedules=schedule_list(states), at_ms=self.late_ms(c))
+        self.tell(self.node(a), "SchedulesObserved", service="server", schedules=schedule_list(states), at_ms=self.late_ms(c))
 
     def viewed(self, a: int, b: int, c: int) -> None:
         current = (*NODES, None)[a % 3]
         group = ("online", "online", "online-pending", "offline", "unknown")[b % 5]
-        self.tell(NODES[b % 2], "ClusterViewed", group_state=group, current=current, servers={}, double_activation=c % 9 == 8,
-                  at_ms=self.late_ms(c))  # fmt: skip
+        servers = {} if c % 4 else {self.node(b): "offline"}
+        self.tell(self.node(b), "ClusterViewed", group_state=group, current=current, servers=servers, double_activation=c % 9 == 8,
+                  suspended=(None, None, True, False)[(a + c) % 4], at_ms=self.late_ms(c))  # fmt: skip
 
     def alerted(self, a: int, b: int, c: int) -> None:
         module, number = ALERTS[b % len(ALERTS)]
         text = ("", "Server node1 has been stopped.", "Server NODE2 has been stopped.")[a % 3]
-        self.tell(NODES[a % 2], "AlertReceived", module=module, id=number, text=text, at_ms=self.late_ms(c))
+        self.tell(self.node(a), "AlertReceived", module=module, id=number, text=text, at_ms=self.late_ms(c))
 
     def operated(self, a: int, b: int, c: int) -> None:
-        self.tell("_operator", "PauseRequested" if b % 2 else "ResumeRequested", by="suzuki")
+        if a % 3 == 0:
+            self.tell("_operator", "PauseRequested" if b % 2 else "ResumeRequested", by="suzuki")
+        elif a % 3 == 1:
+            to = (None, *NODES, "third", "gone")[b % 5]
+            self.tell("_operator", "MoveRequested", request=f"m{c % 3}", to=to, by="suzuki", why="patch")
+        else:
+            self.tell("_operator", "MoveEnded", request=f"m{c % 3}", ok=b % 2 == 0, reason="as the manager says")
+
+    def beside(self, a: int, b: int, c: int) -> None:
+        """What moves nothing: an endpoint, the metadata DB, a runbook's step, a view that could not be had."""
+        states = self.states(), self.nodes()
+        if a % 4 < 2:
+            name = ("server", "agent", "unknown")[a // 4 % 3]
+            self.tell("_leader", "EndpointChanged", endpoint=name, up=b % 2 == 0, at_ms=self.late_ms(c))
+        elif a % 4 == 2:
+            service, port = ("running", "stopped", "unknown")[b % 3], ("open", "closed", "unknown")[c % 3]
+            self.tell(self.node(a // 4), "MetadataObserved", service=service, port=port, at_ms=self.late_ms(c))
+        elif b % 2:
+            self.tell("_operator", "RunbookStepRecorded", runbook="drill", run=f"r{a % 2}", step=f"s{c}", outcome="done", by="suzuki")
+        else:
+            self.tell(self.node(c), "ClusterViewFailed", reason="clpstat: exit code 1")
+        assert (self.states(), self.nodes()) == states
 
     def configured(self, a: int, b: int, c: int) -> None:
         chosen = CONFIGURATIONS[a % len(CONFIGURATIONS)]
@@ -204,7 +242,7 @@ class Chaos(Story):
 
     def rare(self, a: int, b: int, c: int) -> None:
         """What is rare: a new leader, refused jobs, declined scripts, lost facts, a deadline told twice or to no purpose, quarantine."""
-        node = NODES[a % 2]
+        node = self.node(a)
         what = b % 8
         if what == 0:
             self.tell("_leader", "LeadTaken", epoch=self.state.epoch + 1, owner=f"orchestrator-{c}")
@@ -250,7 +288,7 @@ _ACTS: dict[str, Callable[[Chaos, int, int, int], None]] = {
     "stop": lambda chaos, a, b, c: chaos.called("stop", a, b, c),
     "goes_well": Chaos.goes_well, "command": Chaos.command, "script_ended": Chaos.script_ended, "fell_back": Chaos.fell_back,
     "polled": Chaos.polled, "node": Chaos.node_changed, "seen": Chaos.seen, "viewed": Chaos.viewed, "alerted": Chaos.alerted,
-    "operated": Chaos.operated, "configured": Chaos.configured, "odd": Chaos.rare, "waited": Chaos.waited,
+    "operated": Chaos.operated, "beside": Chaos.beside, "configured": Chaos.configured, "odd": Chaos.rare, "waited": Chaos.waited,
 }  # fmt: skip
 USUAL = ("start", "stop", "goes_well", "goes_well", "goes_well", "command", "polled", "polled", "seen", "script_ended", "node", "waited")
-RARE = ("fell_back", "viewed", "alerted", "operated", "configured", "odd")
+RARE = ("fell_back", "viewed", "viewed", "alerted", "operated", "operated", "beside", "beside", "configured", "odd")

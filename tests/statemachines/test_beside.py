@@ -413,3 +413,64 @@ def test_what_is_remembered_of_runbooks_is_bounded() -> None:
         runbook_step(story, "first", runbook=f"runbook-{number}")
     assert len(story.state.runbooks) == 20
     assert "drill" not in story.state.runbooks
+
+
+# --- a configuration that changes
+
+
+def configure(story: Story, **changes: Any) -> None:
+    story.tell("_leader", "ConfigurationChanged", settings=settings(**changes).model_dump(mode="json"))
+
+
+def test_what_is_not_configured_any_more_vanishes() -> None:
+    """Endpoints, the metadata DB, a node and what it saw: nothing of them is shown, compared or waited for."""
+    nodes = ["node1", "node2", "third"]
+    story = Story(settings(nodes=nodes, endpoints=ENDPOINTS, metadata={}), joined=tuple(nodes))
+    story.bring_up("node1")
+    story.wait(40)
+    for name in ("server", "agent"):
+        endpoint(story, False, name)
+    for node in nodes:
+        story.tell(node, "ClusterViewed", group_state="online", current="third" if node == "third" else "node1")
+        metadata(story, node, "running")
+    ask(story, "third")
+    assert {"views", "metadata:node2", "metadata:third", "move:m1"} <= set(story.state.deadlines)
+    configure(story, endpoints=ENDPOINTS[:1])
+    assert list(story.state.endpoints) == ["server"]
+    assert story.state.metadata == {}
+    assert list(story.state.views) == ["node1", "node2"]
+    assert story.state.view == story.state.views["node2"]
+    assert all("third" not in service.polls for service in story.state.services.values())
+    assert story.state.move is None
+    assert "MoveFailed" in story.types()
+    story.wait(60)
+    assert "DoubleActivationReported" not in story.types()
+    assert "MetadataStillHeld" not in story.types()
+    assert not story.state.deadlines
+
+
+def test_what_is_not_configured_leaves_nothing_behind() -> None:
+    """A fact about an endpoint that is none any more, or a metadata DB that nobody asked for, is an entry in the log and no more."""
+    story = Story()
+    endpoint(story, False)
+    metadata(story, "node1", "running")
+    assert story.state.endpoints == {}
+    assert story.state.metadata == {}
+
+
+def test_what_is_configured_anew_appears_with_its_first_fact() -> None:
+    """Unknown until then."""
+    story = Story()
+    configure(story, endpoints=ENDPOINTS, metadata={})
+    assert story.state.endpoints == {}
+    endpoint(story, True)
+    metadata(story, "node2", "stopped")
+    assert story.state.endpoints["server"].up
+    assert story.state.metadata["node2"].runs is False
+
+
+def test_the_entry_of_a_metadata_db_names_no_service_of_the_cluster() -> None:
+    """Its `service` is the state of the operating system's service, and not one of ours."""
+    story = with_metadata()
+    (entry, *_) = [sealed.entry for sealed in story.log if sealed.entry.type == "MetadataObserved"]
+    assert (entry.node, entry.service) == ("node2", None)
