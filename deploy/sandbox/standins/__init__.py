@@ -15,16 +15,21 @@ the stand-ins open shared data through that link only. Taking over from a dead n
 reservation is preempted, and whatever still runs there notices and ends: its writes would fail.
 
 *The floating IP address* belongs to nobody's machine but to the network: ``network.py`` is one process outside the nodes that
-forwards fixed loopback ports to whichever node claimed the address last.
+forwards fixed loopback ports to whichever node claimed the address last, and refuses where nobody listens there.
 
 *DataCoordinator* (``dc_*.py``): a metadata DB server, a server and an agent, three daemons a node, each in a session of its own
 like a service; and the commands ``dcserver``, ``dcagent``, ``dcstatus``, with the meaning of G4-G15 of the guide. ``dcschedules``
-is not in the guide: it plays the command of its own by which a site lists its schedules.
+is not in the guide: it plays the command of its own by which a site lists its schedules. ``metastart``, ``metastop`` and ``metastatus``
+play the operating system's service of the metadata DB (G33, G44).
+
+*A DBMS* (``dbms.py``), where the sandbox is told to have one: what the agent connects to, *local*, that is in the failover group with its
+data on the switchable disk (G2, G24), or *remote*, on a machine outside the cluster.
 
 *CLUSTERPRO* (``clusterpro.py`` and ``clp_*.py``): one daemon a node. They know of each other by UDP heartbeats alone; a node is
 dead when they stay out for the time set, never because somebody said so. One failover group with floating IP, disk,
-script and resident application resources in dependency order, monitors with a ladder of recovery actions, and the commands that
-scripts use (``clpstat``, ``clpgrp``, ``clplogcmd``, ``armsleep``, ``armbcast``).
+script and resident application resources in dependency order, monitors with a ladder of recovery actions, any number of standbys that
+are tried in order of the policy, the commands that scripts and operators use (``clpstat``, ``clpgrp``, ``clpcl``, ``clpmonctrl``,
+``clplogcmd``, ``armsleep``, ``armbcast``), the alert extension (``clp_alerts.py``) and the RESTful API (``clp_rest.py``).
 
 *The driver* (``cluster.py``) builds a sandbox, switches nodes on, cuts their power, and sets faults. It does nothing that a
 person with two hands in a machine room could not do.
@@ -41,8 +46,10 @@ What is not like the real thing
 - Nodes share one machine, so 'the same port on every node' becomes one port a node, and all clocks are one clock.
 - The disk link is a convention: a process that opens ``<base>/shared`` by its own path is not stopped.
 - G44 leaves open who starts and ends the metadata DB server. Here ``dcserver start|recover`` starts it when it is not up, and
-  ``stop|faststop`` end it, unless the fault ``disk-held`` is set.
+  ``stop|faststop`` end it, unless the fault ``disk-held`` is set; with ``metadata_by_server`` off neither touches it.
 - What a ``dcagent`` verb means beyond start and stop is open in the guide; the agent only writes down which one it was.
+- While the cluster is suspended the daemons still hear each other; what they hear has no consequence. How ``clpstat`` prints a
+  suspended cluster is not known: here servers and monitors are shown as ``Suspend``.
 - A failing stop script makes the real product shut the OS down. Here that is recorded, and done only where the sandbox
   is told to (``shutdown_is_real``).
 
