@@ -115,11 +115,12 @@ def _judge_move(path: str, answers: list[dict[str, Any]], limit_s: float) -> Non
     answer = answers[0]
     if "error" in answer:
         raise RestError(f"{path}: {answer['error']}", accepted=None if answer.get("sent") else False)
-    words = _result_fault(answer["body"])
-    if words is not None:
-        raise RestError(f"{path}: {words}", accepted=False)
-    if not isinstance(answer["body"], dict) or "result" not in answer["body"]:
+    body = answer["body"]
+    result = body.get("result") if isinstance(body, dict) else None
+    if not isinstance(result, dict) or "code" not in result:
         raise RestError(f"{path}: the answer has no result", accepted=None)
+    if (words := _result_fault(body)) is not None:
+        raise RestError(f"{path}: {words}", accepted=False)
 
 
 # -- reading
