@@ -438,7 +438,7 @@ def up(argv: list[str]) -> int:
 
 
 def _stay(site: Site) -> None:
-    config = shlex.quote(str(site.config("a")))
+    config, on_node = shlex.quote(str(site.config("a"))), shlex.quote(str(site.config(site.cluster.nodes[0])))
     clp = shlex.quote(str(site.cluster.node_dir("node1") / "clp" / "bin"))
     dcsup = shlex.join(dcsup_command())
     print(
@@ -448,7 +448,9 @@ The cluster is up. Try, in another terminal:
     {dcsup} status --config {config}
     {dcsup} events --config {config} --follow
     {clp}/clpstat
-    {clp}/clpgrp -m {site.cluster.group}            a planned move
+    {dcsup} move --config {on_node} --to {site.cluster.nodes[1]} --why "to see it"
+    {clp}/clpgrp -m {site.cluster.group}            a move without dcsup
+    {clp}/clpcl --suspend             maintenance, until --resume
     {dcsup} failovers --config {config}
 
 Its records: {site.cluster.records}
