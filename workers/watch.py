@@ -1,8 +1,8 @@
 """The watch: one loop that looks at everything on this node, side by side and without threads.
 
-Polls of all services (workers/polls.py), the schedule probe (workers/probe.py) and the cluster manager's own view (workers/clusterview.py)
-are short commands under way beside each other; the loop asks each of them in turn whether something is due or has ended. A
-`dcstatus` that hangs delays nobody else.
+Polls of all services (workers/polls.py), the schedule probe (workers/probe.py), the cluster manager's own view (workers/clusterview.py)
+and the metadata DB (workers/metadata.py) are short commands under way beside each other; the loop asks each of them in turn whether
+something is due or has ended. A `dcstatus` that hangs delays nobody else.
 
 The loop looks at tickets and journal every 50 ms: a start command that ended ok is verified from then on, a stop command that ended is
 checked at once. Redis is needed for three things only, the sign of life, whether the cluster is in maintenance, and the next window's job;
@@ -31,6 +31,7 @@ from statemachines import wire
 from statemachines.commands import WatchWindow
 from workers import files, journal, maintenance, tickets
 from workers.clusterview import ClusterWatch
+from workers.metadata import MetadataWatch
 from workers.polls import Report, ServicePolls
 from workers.probe import ScheduleProbe
 from workers.settings import NodeConfiguration
@@ -128,6 +129,7 @@ class Watch:
             for one in cluster.services
         }
         self._cluster = ClusterWatch(node, cluster, report) if ClusterWatch.is_configured(node) else None
+        self._metadata = MetadataWatch(node, cluster.metadata, report) if cluster.metadata is not None else None
         self._probe, self._probed = self._schedule_probe(settings, report)
         self._look_at = self._alive_at = 0.0
         self._without_ticket: Counter[str] = Counter()
@@ -153,6 +155,8 @@ class Watch:
             self._probe.step(now, self._probed)
         if self._cluster is not None:
             self._cluster.step(now)
+        if self._metadata is not None:
+            self._metadata.step(now)
         if now >= self._alive_at:
             suspended = self._cluster is not None and self._cluster.is_suspended(now)
             self._maintenance.step(self._talk_with_redis(now), suspended_here=suspended)
@@ -166,8 +170,8 @@ class Watch:
         for one in self._looking():
             one.discard()
 
-    def _looking(self) -> Iterable[ServicePolls | ScheduleProbe | ClusterWatch]:
-        return [*self.services.values(), *(one for one in (self._probe, self._cluster) if one is not None)]
+    def _looking(self) -> Iterable[ServicePolls | ScheduleProbe | ClusterWatch | MetadataWatch]:
+        return [*self.services.values(), *(one for one in (self._probe, self._cluster, self._metadata) if one is not None)]
 
     # -- tickets and journal
 
