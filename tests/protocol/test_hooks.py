@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from statemachines.facts import FACT
 from tests.protocol.bench import BOOT, LIMIT_S, ROOT, Node, eventually, killed_at_end, running
 from workers import files, journal, maintenance, processes, statuses, tickets
 
@@ -306,17 +307,70 @@ def test_watch_ends_with_its_script(node: Node, mute: bool) -> None:
 # alert
 
 
-def test_alert_becomes_a_fact(node: Node) -> None:
-    """An alert of CLUSTERPRO is one fact on the disk, and 0; without a folder to write to it is 75."""
-    hook = node.hook("alert", "--module", "rc", "--id", "61", "--text", "failover done", "--boot", BOOT)
-    with killed_at_end(hook):
-        assert hook.wait(LIMIT_S) == 0
-    assert node.facts("AlertReceived") == [{"module": "rc", "id": 61, "text": "failover done"}]
-    (node.folder / "outbox").rename(node.home / "moved")
-    (node.folder / "outbox").write_text("not a folder")
-    hook = node.hook("alert", "--module", "rc", "--id", "61")
-    with killed_at_end(hook):
-        assert hook.wait(LIMIT_S) == 75
+def alert(node: Node, *arguments: str | bytes) -> tuple[int | None, str]:
+    """Run the hook as CLUSTERPRO's alert extension does; its exit code and what it said."""
+    command = [str(node.dcsup), "hook", "alert", *arguments]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT_S, check=False)
+    return done.returncode, done.stderr.decode("utf-8", "replace")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fact"),
+    [
+        (["--module", "rc", "--id", "61", "--text", "failover done", "--boot", BOOT], ("rc", 61, "failover done")),
+        (
+            ["--module", "RC", "--id", "061", "--text", "failover", "done", "--id", "7", "--", "x=y"],
+            ("rc", 61, "failover done --id 7 -- x=y"),
+        ),
+        (["--id", "61", "failover", "done"], ("unknown", 61, "failover done")),
+        (["rc", "61", "failover done"], ("rc", 61, "failover done")),
+        (["rc 61 failover done"], ("rc", 61, "failover done")),
+        (["--text", "[rc  ] 61: failover\r\ndone"], ("rc", 61, "failover done")),
+        (["--module", "rc", "--id", "99999999999999999999", "--text", "x"], ("rc", 0, "[99999999999999999999] x")),
+        (["--module", "rc", "--id", "-3", "--text", "x"], ("rc", 0, "[-3] x")),
+        (["--module", "rc", "--id", "\u0663", "--text", ""], ("rc", 0, "[\u0663] ")),
+        (["--module", "rc", "--id"], ("rc", 0, "--id")),
+        (["--module", "rc", "--text", "%%MSG%%"], ("rc", 0, "%%MSG%%")),
+        ([], ("unknown", 0, "")),
+        (["フェイルオーバが完了しました"], ("unknown", 0, "フェイルオーバが完了しました")),
+        (["--module", "rc", "--id", "61", "--text", "グループ\u3000移動".encode("cp932")], ("rc", 61, "グループ 移動")),
+        (["--module", "rc", "--id", "61", "--text", b"\x81 x"], ("rc", 61, "\ufffd x")),
+        (["--module", "m" * 500, "--id", "1", "--text", "t" * 5000], ("m" * 32, 1, "t" * 2000)),
+    ],
+)
+def test_alert_becomes_a_fact(node: Node, arguments: list[str | bytes], fact: tuple[str, int, str]) -> None:
+    """One fact on the disk, and 0, however CLUSTERPRO quotes: nothing is refused, for a text may hold anything."""
+    code, said = alert(node, "--folder", str(node.folder), *arguments)
+    assert (code, "noted" in said) == (0, True)
+    (told,) = node.facts("AlertReceived")
+    assert (told["module"], told["id"], told["text"]) == fact
+    FACT.validate_python({**told, "type": "AlertReceived"})
+
+
+@pytest.mark.parametrize("trouble", ["no folder", "no place", "full disk"])
+def test_an_alert_is_never_clusterpros_trouble(node: Node, trouble: str) -> None:
+    """Nowhere to write: the alert is lost, and the exit code is 0 all the same."""
+    (node.folder / "outbox").parent.mkdir(parents=True, exist_ok=True)
+    if trouble == "no place":
+        (node.folder / "outbox").write_text("not a folder")
+    elif trouble == "full disk":
+        (node.folder / "outbox").mkdir()
+        node.configure()
+    folder = [] if trouble == "no folder" else ["--folder", str(node.folder)]
+    limit = "ulimit -f 0; trap '' XFSZ; " if trouble == "full disk" else ""
+    command = ["/bin/sh", "-c", f'{limit}exec "$0" hook alert "$@"', str(node.dcsup), *folder, "--module", "rc", "--id", "61"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert (done.returncode, "the alert is lost" in done.stderr, "Traceback" in done.stderr) == (0, True, False)
+
+
+def test_a_disk_that_hangs_keeps_no_alert_waiting(node: Node) -> None:
+    """It ends 0 by itself."""
+    program = (
+        "import sys, time; from workers import outbox; from workers.hooks import alert, main; alert.LIMIT_S = 0.3\n"
+        "outbox.write_fact = lambda *_: time.sleep(600)\nsys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "alert", "--folder", str(node.folder), "rc", "61", "x"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, timeout=LIMIT_S, check=False).returncode == 0
 
 
 # the launcher's edges

@@ -3,7 +3,7 @@
 A hook touches this node's disk and nothing else: no Redis, no network, standard library only, nothing that can hang. It knows three
 endings: 0 and 40 are dcsup's own words (up, or not running any more; and: it is not), and 75 says that dcsup is not there, so that
 the script goes on with the guide's plain sequence. Whatever goes wrong inside a hook is therefore a 75 with one line of reason, never
-a traceback.
+a traceback. Only `alert` has no plain sequence behind it: it always ends 0.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ EXIT_GOOD, EXIT_BAD, EXIT_FALL_BACK = 0, 40, 75
 USAGE = """\
 usage: dcsup hook start|stop --folder F --ticket T [--ack-timeout S] [--limit S] [--command-limit S] [--poll-limit S] [--parent PID]
        dcsup hook watch --folder F --service NAME [--boot B] [--interval S] [--poll-limit S] [--confirm N] [--parent PID] -- DCSTATUS...
-       dcsup hook alert --folder F --module M --id N [--text T] [--boot B]"""
+       dcsup hook alert --folder F [--boot B] [--module M --id N] [--text] TEXT..."""
 
 
 class UsageError(Exception):
@@ -23,7 +23,7 @@ class UsageError(Exception):
 
 
 def main(argv: list[str]) -> int:
-    """Run one hook and return its exit code: 0, 40 or 75.
+    """Run one hook and return its exit code: 0, 40 or 75 (an alert: 0).
 
     Args:
         argv: the hook's name and its options, without `dcsup hook`.
@@ -35,6 +35,7 @@ def main(argv: list[str]) -> int:
         code, reason = EXIT_FALL_BACK, f"{error}\n{USAGE}"
     except (Exception, KeyboardInterrupt) as error:
         code, reason = EXIT_FALL_BACK, f"{type(error).__name__}: {' '.join(str(error).split())}"
+    code = EXIT_GOOD if name == "alert" else code
     try:
         print(f"dcsup hook {name}: {code} ({reason})", file=sys.stderr, flush=True)
     except OSError:
