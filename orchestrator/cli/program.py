@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from orchestrator.chain import Damaged
-from orchestrator.cli import asking, checking, history, importing, output, processes, rendering, showing
+from orchestrator.cli import asking, checking, history, importing, output, processes, rendering, runbook, showing
 from orchestrator.cli.stopping import BAD_ANSWER, INTERRUPTED, NO_ANSWER, WRONG_USE, Stop
 from orchestrator.said import say
 from orchestrator.settings import ConfigurationError, Mistake
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     description = _("Supervises InfoFrame DataCoordinator on CLUSTERPRO clusters.")
     whole = argparse.ArgumentParser("dcsup", description=description, allow_abbrev=False)
     commands = whole.add_subparsers(dest="command", metavar=_("COMMAND"), required=True)
-    for group in (processes, showing, history, rendering, importing, checking, asking):
+    for group in (processes, showing, history, rendering, importing, checking, runbook, asking):
         group.add(commands)
     return whole
 
