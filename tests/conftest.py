@@ -54,7 +54,10 @@ def redis_server(redis_session: EmbeddedRedis) -> EmbeddedRedis:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Where nothing may be left out, say by name what was."""
+    """Where nothing may be left out, say by name what was; and what tests want a reader to know (`record_property`)."""
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
     if os.environ.get(NOTHING_LEFT_OUT):
         for name in _left_out(terminalreporter):
             terminalreporter.write_line(f"LEFT OUT, and nothing may be: {name}", red=True)

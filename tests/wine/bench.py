@@ -1,24 +1,22 @@
 """A Windows of its own, and cluster nodes in it made of tiny recording stand-ins.
 
-Everything that decides is real: cmd, the rendered batch files, processes, renames, files that are held open. The stand-ins (standins/*.c, made
-with mingw when the tests begin) only record their calls, in order, and play dcsup's part of the node protocol with the fault that a test
-asks for. Wine runs with a Japanese locale, so that its code page is 932 as on a Japanese Windows.
+Everything that decides is real: cmd, the rendered batch files, processes, renames, files that are held open. The stand-ins
+(standins/*.c, made with mingw when the tests begin) only record their calls, in order, and play dcsup's part of the node protocol with
+the fault that a test asks for. Wine runs with a Japanese locale, so that its code page is 932 as on a Japanese Windows.
 
-What Wine's cmd cannot show: code page 65001 for batch files, `%` and `!` in values (which are not rendered anyway), exit codes other than 0 and
-1 through `call other.bat`, how the console's own handles are inherited, and CLUSTERPRO itself.
+What Wine's cmd cannot show: code page 65001 for batch files, `%` and `!` in values (which are not rendered anyway), exit codes other
+than 0 and 1 through `call other.bat`, how the console's own handles are inherited, and CLUSTERPRO itself.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from deploy.clusterpro import sources
 
@@ -27,7 +25,6 @@ CMD = r"C:\windows\system32\cmd.exe"
 LIMIT_S = 120.0
 BOOT = "boot1"
 GROUP = "group-a"
-VERB_NAMES = {"agent": "dcagent.bat", "server": "dcserver.bat", "db": "db.bat"}
 
 COMMAND = """\
 @echo off
@@ -80,7 +77,7 @@ def as_rendered(text: str, encoding: str = "cp932") -> bytes:
 def missing_packages() -> list[str]:
     """Debian packages that these tests need and this machine lacks."""
     needed = {
-        "wine": shutil.which("wine"), "wine64": Path("/usr/lib/wine/wineserver64").exists(),
+        "wine": shutil.which("wine"), "wine64": Path("/usr/lib/wine/wine64").exists(),
         "gcc-mingw-w64-x86-64": shutil.which("x86_64-w64-mingw32-gcc"), "locales": Path("/usr/share/i18n/locales/ja_JP").exists(),
     }  # fmt: skip
     return [name for name, found in needed.items() if not found]
@@ -106,8 +103,9 @@ class Windows:
             "LOCPATH": str(locales), "LC_ALL": "ja_JP.UTF-8",
         }  # fmt: skip
         self._compile()
-        subprocess.run(["wine", "wineboot", "-i"], env=self.environment, check=True, **_QUIET)
+        (home / "prefix").mkdir()
         subprocess.run(["wineserver", "-p"], env=self.environment, check=True, **_QUIET)
+        subprocess.run(["wine", "wineboot", "-i"], env=self.environment, check=True, **_QUIET)
 
     def _compile(self) -> None:
         for name in ("record", "dcsup"):
@@ -118,21 +116,21 @@ class Windows:
         """End every process of this prefix, and its server."""
         subprocess.run(["wineserver", "-k"], env=self.environment, check=False, **_QUIET)
 
-    def start(self, script: Path, *words: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:
-        """A batch file as CLUSTERPRO runs it."""
-        return subprocess.Popen(
-            ["wine", CMD, "/d", "/c", windows_path(script), *words], env={**self.environment, **environment}, cwd=cwd or script.parent,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+    def start(self, words: list[str], output: Path, cwd: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        """A program of Windows; what it writes goes to a file, for a pipe stays open as long as anything lives that it left behind."""
+        with output.open("ab") as written:
+            return subprocess.Popen(
+                ["wine", *words], env={**self.environment, **environment}, cwd=cwd, stdin=subprocess.DEVNULL, stdout=written, stderr=written
+            )
 
 
-_QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+_QUIET: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
 class Node:
     """A node's folder, its scripts, its stand-ins and what they recorded."""
 
-    def __init__(self, windows: Windows, home: Path, services: str = "agent server", **settings: str) -> None:
+    def __init__(self, windows: Windows, home: Path, services: str = "agent server", encoding: str = "cp932", **settings: str) -> None:
         self.windows = windows
         self.home = home
         self.folder, self.scripts, self.bin, self.calls_path = home / "folder", home / "scripts", home / "bin", home / "calls"
@@ -141,18 +139,20 @@ class Node:
         (home / "boot").write_text(f"{BOOT}\r\n")
         for name, text in sources("windows").items():
             if "/" not in name:
-                (self.scripts / name).write_bytes(as_rendered(text))
+                (self.scripts / name).write_bytes(as_rendered(text, encoding))
         for name in ("ARMSLEEP", "ARMBCAST", "CLPLOGCMD"):
             os.link(windows.bin / "record.exe", self.bin / f"{name}.exe")
         os.link(windows.bin / "dcsup.exe", self.bin / "dcsup.exe")
         self.services = services.split()
         for service in self.services:
             self._make_service(service)
-        self.settings = settings
+        self.settings: dict[str, str | None] = {**settings}
+        self._runs = 0
         self.configure()
 
     def _make_service(self, name: str) -> None:
-        words = {"name": name, "calls": windows_path(self.calls_path), "state": windows_path(self.home / name), "bin": windows_path(self.bin)}
+        paths = {"calls": self.calls_path, "state": self.home / name, "bin": self.bin}
+        words = {"name": name, **{word: windows_path(path) for word, path in paths.items()}}
         (self.bin / f"dc{name}.bat").write_bytes(as_rendered(COMMAND.format(**words)))
         (self.bin / f"dcstatus-{name}.bat").write_bytes(as_rendered(STATUS.format(**words)))
 
@@ -177,22 +177,40 @@ class Node:
         for flag in flags:
             (self.home / f"{service}.{flag}").write_text("")
 
-    def take(self, service: str, flag: str) -> None:
-        (self.home / f"{service}.{flag}").unlink()
+    def take(self, service: str, *flags: str) -> None:
+        """Take back what `put` set, as far as it is there."""
+        for flag in flags:
+            (self.home / f"{service}.{flag}").unlink(missing_ok=True)
 
-    def start(self, script: str, *words: str, cwd: Path | None = None, **environment: str) -> Run:
+    def place(self, name: str, text: str = "exit 0") -> None:
+        """The site's own code at a place (G43), which records that it ran."""
+        folder = self.scripts / "site"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.bat").write_bytes(as_rendered(f'@echo off\n>>"{windows_path(self.calls_path)}" echo site {name}\n{text}\n'))
+
+    def start(self, script: str, *words: str, **environment: str) -> Run:
+        """Run a script as CLUSTERPRO does."""
+        self._runs += 1
+        output = self.home / f"output-{self._runs}"
         variables = {"RECORD": windows_path(self.calls_path), "RECORD_MS": "20", **environment}
-        return Run(self.windows.start(self.scripts / f"{script}.bat", *words, cwd=cwd, **variables))
+        path = windows_path(self.scripts / f"{script}.bat")
+        if "&" in path:  # wine itself cannot hand such a path to cmd
+            return Run(self.windows.start([CMD, "/d", "/c", f".\\{script}.bat", *words], output, self.scripts, variables), output)
+        return Run(self.windows.start([CMD, "/d", "/c", path, *words], output, self.windows.bin, variables), output)
 
-    def run(self, script: str, *words: str, cwd: Path | None = None, **environment: str) -> tuple[int, str]:
+    def run(self, script: str, *words: str, **environment: str) -> tuple[int, str]:
         """Exit code and output of a whole run."""
-        return self.start(script, *words, cwd=cwd, **environment).end()
+        return self.start(script, *words, **environment).end()
 
     def calls(self, *, polls: bool = True) -> list[str]:
-        """What was recorded, in order, without the script's own steps of one second; `polls`: with every dcstatus and pause."""
+        """What was recorded, in order, without the script's own steps of one second.
+
+        Args:
+            polls: with every dcstatus, pause, hook and end of a command.
+        """
         text = self.calls_path.read_text("utf-8") if self.calls_path.exists() else ""
         lines = [line.strip() for line in text.splitlines() if line.strip() != "ARMSLEEP|1"]
-        return lines if polls else [line for line in lines if not line.startswith(("status ", "ARMSLEEP|"))]
+        return lines if polls else [line for line in lines if not line.startswith(("status ", "ARMSLEEP|", "DCSUP|", "end "))]
 
     def runs(self) -> list[str]:
         """The verbs that were run, in order."""
@@ -204,30 +222,44 @@ class Node:
         return [fields(path) for path in found]
 
     def tickets(self) -> list[str]:
-        """States of the tickets on the disk, `<kind>.<state>`."""
-        names = [path.name for path in (self.folder / "tickets").glob("*-st*") if path.suffix not in (".alive", ".pulse")]
-        return sorted(name.rsplit("-st", 1)[1].join(("st", "")) if ".busy" not in name else name for name in names)
+        """The tickets on the disk without their boot, group and number: `start.done`."""
+        names = (path.name for path in (self.folder / "tickets").iterdir() if path.suffix not in (".alive", ".pulse"))
+        return sorted(name.split("-", 4)[4] for name in names)
+
+    def ticket(self, state: str) -> Path | None:
+        """The ticket that is in a state which begins so; None: there is none."""
+        return next((self.folder / "tickets").glob(f"{BOOT}-*.{state}*"), None)
+
+    def processes(self) -> list[str]:
+        """Command lines of what runs with this node's home in it."""
+        own, name = os.getpid(), windows_path(self.home)
+        lines = [(path.parent.name, _command_line(path)) for path in Path("/proc").glob("[0-9]*/cmdline")]
+        return [line for pid, line in lines if name in line and int(pid) != own]
+
+
+def _command_line(path: Path) -> str:
+    try:
+        return path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+    except OSError:
+        return ""  # it has ended
 
 
 class Run:
     """A script that is running."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
         self.process = process
-        self._output = b""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with contextlib.suppress(ValueError):
-            self._output = self.process.stdout.read()
+        self._output = output
 
     def end(self) -> tuple[int, str]:
-        """Exit code and output; the output may still be held by something that the script left behind, which is not waited for."""
+        """Exit code and output."""
         code = self.process.wait(LIMIT_S)
-        self._reader.join(0.2)
-        return code, self._output.decode("cp932", "replace")
+        return code, self._output.read_bytes().decode("cp932", "replace")
+
+    def kill(self) -> None:
+        """End the script's own cmd and nothing else, as CLUSTERPRO ends a resident process."""
+        self.process.kill()
+        self.process.wait(LIMIT_S)
 
 
 def fields(path: Path) -> dict[str, str]:

@@ -130,13 +130,14 @@ if exist dcsup.bypass exit /b 0
 for /l %%n in (1,1,%ds_commands%) do call :announce %%n
 set "ds_sign=tickets\%ds_ticket%.pulse"
 set "ds_watched=tickets\%ds_ticket%.alive"
-set ds_line=%DCSUP% hook %ds_script% --folder "%DCSUP_FOLDER%" --ticket %ds_ticket% --ack-timeout %DCSUP_ACK_TIMEOUT% --limit %1 --command-limit %DCSUP_COMMAND_LIMIT% --poll-limit %DCSUP_POLL_LIMIT% --parent-file "%DCSUP_FOLDER%\%ds_sign%"
+set ds_line=%DCSUP% hook %ds_script% --folder "%DCSUP_FOLDER%" --ticket %ds_ticket% --parent-file "%DCSUP_FOLDER%\%ds_sign%"
+set ds_line=%ds_line% --ack-timeout %DCSUP_ACK_TIMEOUT% --limit %1 --command-limit %DCSUP_COMMAND_LIMIT% --poll-limit %DCSUP_POLL_LIMIT%
 >"%ds_sign%" echo 0
 set /a ds_hook_limit=%1+5
 call "%ds_here%lib.bat" :bounded %ds_hook_limit%
 set "ds_watched="
 set "ds_sign="
-if not defined ds_ended if defined ds_tag type "%ds_end%.out"
+if not defined ds_ended if defined ds_tag type "%ds_end%.out" 2>nul
 set "ds_hook_code=%ds_code%"
 set "ds_reason=hook-%ds_code%"
 if defined ds_ended set "ds_reason=hook-%ds_ended%"

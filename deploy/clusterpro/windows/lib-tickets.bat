@@ -27,7 +27,8 @@ rem :record TICKET N ENTRY SERVICE VERB BY: into the journal, with the "key=valu
 if not defined ds_tag exit /b 0
 set "ds_aside=journal\.tmp-%ds_tag%-%1.%2.%3"
 >"%ds_aside%" echo ticket=%1
-for %%p in ("n=%2" "service=%4" "verb=%5" "by=%6" "pid=" "born=" "boot=%ds_boot%" "mono=" "wall=" %ds_more%) do >>"%ds_aside%" echo %%~p
+set ds_more="n=%2" "service=%4" "verb=%5" "by=%6" "pid=" "born=" "boot=%ds_boot%" "mono=" "wall=" %ds_more%
+for %%p in (%ds_more%) do >>"%ds_aside%" echo %%~p
 ren "%ds_aside%" "%1.%2.%3" 2>nul
 if exist "%ds_aside%" del /q "%ds_aside%" >nul 2>&1
 exit /b 0
@@ -134,7 +135,8 @@ set "ds_rounds=0"
 :clear_round
 set "ds_found="
 set /a ds_rounds+=1
-for %%f in (tickets\*-%DCSUP_GROUP%-*.open tickets\*-%DCSUP_GROUP%-*.worker tickets\*-%DCSUP_GROUP%-*.busy-* tickets\*-%DCSUP_GROUP%-*.script tickets\*-%DCSUP_GROUP%-*.script-*) do call :void "%%~nf" "%%~xf"
+set "ds_ours=tickets\*-%DCSUP_GROUP%-*"
+for %%f in (%ds_ours%.open %ds_ours%.worker %ds_ours%.busy-* %ds_ours%.script %ds_ours%.script-*) do call :void "%%~nf" "%%~xf"
 if defined ds_refused exit /b 0
 if defined ds_found if %ds_rounds% lss 10 goto :clear_round
 exit /b 0
@@ -190,7 +192,8 @@ if not defined ds_tag exit /b 0
 if not defined ds_boot exit /b 0
 set "ds_name=%ds_boot%-%DCSUP_GROUP%-%ds_tag%-%ds_script%"
 set "ds_aside=tickets\.tmp-%ds_name%"
-for %%p in ("ticket=%ds_name%" "boot=%ds_boot%" "group=%DCSUP_GROUP%" "script=%ds_script%" "pid=" "commands=%ds_commands%") do >>"%ds_aside%" echo %%~p
+set ds_more="ticket=%ds_name%" "boot=%ds_boot%" "group=%DCSUP_GROUP%" "script=%ds_script%" "pid=" "commands=%ds_commands%"
+for %%p in (%ds_more%) do >>"%ds_aside%" echo %%~p
 for /l %%n in (1,1,%ds_commands%) do call :list_command %%n
 if not exist "%ds_aside%" exit /b 0
 >>"%ds_aside%" set /p "=event=%CLP_EVENT%" <nul

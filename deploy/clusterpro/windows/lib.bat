@@ -188,7 +188,7 @@ if not defined ds_site exit /b 0
 set ds_line="%ds_here%site\%ds_site%"
 set "ds_watched="
 call :bounded %DCSUP_SITE_LIMIT%
-if not defined ds_ended if defined ds_tag type "%ds_end%.out"
+if not defined ds_ended if defined ds_tag type "%ds_end%.out" 2>nul
 if "%ds_code%"=="0" exit /b 0
 set "ds_word=%ds_site%"
 call :text MSG_SITE_FAILED
@@ -202,7 +202,8 @@ call "%ds_here%dcsup-env.bat"
 if not defined DCSUP set "DCSUP=dcsup"
 if not defined DCSUP_ACK_TIMEOUT set "DCSUP_ACK_TIMEOUT=4"
 if not defined DCSUP_LANG set "DCSUP_LANG=en"
-for %%p in ("START_DEADLINE 600" "STOP_DEADLINE 600" "COMMAND_LIMIT 300" "INTERVAL 10" "POLL_LIMIT 30" "CONFIRM 1" "HOOK_SILENCE 5" "SITE_LIMIT 60" "BOOT_LIMIT 5") do call :whole %%~p
+for %%p in ("START_DEADLINE 600" "STOP_DEADLINE 600" "COMMAND_LIMIT 300" "INTERVAL 10" "POLL_LIMIT 30") do call :whole %%~p
+for %%p in ("CONFIRM 1" "HOOK_SILENCE 5" "SITE_LIMIT 60" "BOOT_LIMIT 5") do call :whole %%~p
 if defined CLP_EVENT set "CLP_EVENT=%CLP_EVENT:"=%"
 if defined CLP_DISK set "CLP_DISK=%CLP_DISK:"=%"
 if defined CLP_SERVER set "CLP_SERVER=%CLP_SERVER:"=%"
@@ -284,17 +285,17 @@ set "ds_boot=%ds_boot::=%"
 for /f "delims=0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" %%x in ("%ds_boot%") do set "ds_boot="
 exit /b 0
 
-rem ---- Settings, in dcsup-env.bat beside this file ------------------------------------------------------------------------------------
+rem ---- Settings, in dcsup-env.bat beside this file ----------------------------------------------------------------------------
 rem   The variables are those at the head of deploy/clusterpro/linux/lib.sh. A command is one quoted path, with words behind it where there
 rem   are any; all durations are whole seconds. No value holds a quote, a percent sign, an exclamation mark or a caret: batch has no way of
 rem   writing them that is right in every place (`dcsup render` refuses them). DCSUP_BOOT_FILE, DCSUP_BOOT_COMMAND: the first line counts,
 rem   its letters and digits; without them, Windows' own count of its boots. DCSUP_LANG: en or ja, the messages.*.bat in use.
 rem
-rem ---- The site's own code (G43) --------------------------------------------------------------------------------------------------------
+rem ---- The site's own code (G43) ------------------------------------------------------------------------------------------------
 rem   site\<place>-home.bat or site\<place>-other.bat (G21), else site\<place>.bat; places as in lib.sh. After DCSUP_SITE_LIMIT seconds the
 rem   script goes on without it; it cannot be ended, for batch does not know its process. The current directory is the node folder.
 rem
-rem ---- How a call is bounded ------------------------------------------------------------------------------------------------------------
+rem ---- How a call is bounded ----------------------------------------------------------------------------------------------------
 rem   cmd cannot wait for a process for a limited time, and does not know the ids of those that it starts. So what may hang runs in the
 rem   background, in a cmd of its own that renames a file when it has ended, to a name with the exit code in it. The script looks for that
 rem   name: a few times at once, then in steps of a second, made by ARMSLEEP or, without it, by ping. Time is counted in these steps:
@@ -302,10 +303,10 @@ rem   batch has no clock that is the same in every language of Windows. What out
 rem   keeps a late hook from doing harm, and a dcstatus that hangs is not started a second time but waited for again.
 rem   In a folder that takes no files nothing is bounded: every command is then waited for, as the guide does.
 rem
-rem ---- Who lives --------------------------------------------------------------------------------------------------------------------------
+rem ---- Who lives ------------------------------------------------------------------------------------------------------------------
 rem   A process id says nothing on Windows: ids are used again at once. So whoever runs a command (dcsup's launcher; the nested cmd of
-rem   lib-plain.bat, as its standard input) holds journal\T.N.live open for as long as it runs. A file that is open in this way
-rem   cannot be removed: if it can, the process is gone. It is held before the ticket is claimed, so a busy name without it is a dead one.
-rem   Only while it is held is the id in the busy name sure, and only then is it ended. What the launcher started ends with it (a job object).
-rem   The script's own sign of life for its hook is a counter in a file, T.pulse or <service>.pulse, written each second: cmd does not know its own id
-rem   either. A hook whose script's counter stands still for 2 s ends.
+rem   lib-plain.bat, as its standard input) holds journal\T.N.live open for as long as it runs. A file that is open in this way cannot be
+rem   removed: if it can, the process is gone. It is held before the ticket is claimed, so a busy name without it is a dead one. Only while
+rem   it is held is the id in the busy name sure, and only then is it ended. What the launcher started ends with it (a job object).
+rem   The script's own sign of life for its hook is a counter in a file, T.pulse or <service>.pulse, written each second: cmd does not know
+rem   its own id either. A hook whose script's counter stands still for 2 s ends.

@@ -89,10 +89,11 @@ rem polls dcstatus until it is 0, a pause before each poll (G20), but no longer 
 rem one, so that a service which has just been started gets its chance.
 :wait
 set "ds_words=MSG_START_LATE"
+set "ds_wait=20"
+if "%ds_kind%"=="agent" set "ds_wait=10"
+if "%ds_kind%"=="command" set "ds_wait=10"
+call "%ds_here%lib.bat" :whole WAIT_%ds_key% %ds_wait%
 call set "ds_wait=%%DCSUP_WAIT_%ds_key%%%"
-if not defined ds_wait if "%ds_kind%"=="agent" set "ds_wait=10"
-if not defined ds_wait if "%ds_kind%"=="command" set "ds_wait=10"
-if not defined ds_wait set "ds_wait=20"
 :poll
 call "%ds_here%lib.bat" :pause %ds_wait%
 call "%ds_here%lib.bat" :ask_status "%ds_service%"

@@ -41,7 +41,7 @@ call "%ds_here%lib-tickets.bat" :close %ds_result%
 call "%ds_here%lib.bat" :site after-stop
 exit /b %ds_result%
 
-rem :stop_one N: runs the verb unless the journal has it ended; dcstatus is not asked first. A failed one does not keep the next from its stop.
+rem :stop_one N: runs the verb unless the journal has it ended; dcstatus is not asked first. A failed one keeps no other from its stop.
 :stop_one
 if not defined ds_taken exit /b
 set "ds_entry="

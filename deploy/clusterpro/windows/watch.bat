@@ -18,7 +18,8 @@ del /q "watch\%ds_service%.code" "watch\%ds_service%.hook" >nul 2>&1
 set "ds_sign=watch\%ds_service%.pulse"
 set "ds_watched=watch\%ds_service%.hook"
 >"%ds_sign%" echo 0
-set ds_line=%DCSUP% hook watch --folder "%DCSUP_FOLDER%" --service %ds_service% --boot %ds_boot% --interval %DCSUP_INTERVAL% --poll-limit %DCSUP_POLL_LIMIT% --confirm %DCSUP_CONFIRM% --parent-file "%DCSUP_FOLDER%\%ds_sign%" -- %ds_status%
+set ds_line=%DCSUP% hook watch --folder "%DCSUP_FOLDER%" --service %ds_service% --boot %ds_boot% --parent-file "%DCSUP_FOLDER%\%ds_sign%"
+set ds_line=%ds_line% --interval %DCSUP_INTERVAL% --poll-limit %DCSUP_POLL_LIMIT% --confirm %DCSUP_CONFIRM% -- %ds_status%
 call "%ds_here%lib.bat" :bounded 0
 if not "%ds_code%"=="40" goto :plain
 set "ds_end_code="

@@ -1,26 +1,22 @@
 /* A stand-in for `dcsup hook start|stop|watch`, its worker and its launcher, all in one process. It plays their part of the protocol: sign of
-   life, claim by rename while holding journal\<T>.<N>.live, journal, end. How it fails is said by the file `mode` in the node folder, or by
-   the environment variable MODE:
+   life, claim by rename while holding journal\<T>.<N>.live, journal, end. How it fails is said by the environment variable MODE:
 
-   working, fast           ends 0 when all is done (fast: as working)
-   code-N                  ends with N at once
-   crash                   ends as after an access violation
-   hang                    never gives a sign of life
-   before, during, after, late   is killed with its ticket busy: before its first command, while it runs, when it has ended, and when its
-                           end stands in the journal
-   holds                   claims the first command and lives on without running it, until it is ended
-   refuses                 the first command ends `fail` in the journal, and the verdict is 40
-*/
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <wchar.h>
-#include <windows.h>
+   working                      ends 0 when all is done
+   code-N                       ends with N at once
+   crash                        ends as after an access violation
+   hang                         never gives a sign of life; its process id is in the node folder's file `hanging`
+   before, during, after, late  is killed with its ticket busy: before its first command, while it runs, when it has ended, and when its end
+                                stands in the journal
+   split-N, split-hold-N        a launcher of its own has the first command, and runs it, or lives on without running it; the hook ends with N
 
-#define LIFE_MS 60000
+   For a watch, the file `end` in the watch folder ends it with 40; its content becomes the code. */
+#include "recording.h"
+
+#define LIFE_MS 20000
 
 static wchar_t folder[MAX_PATH], ticket[200], mode[40], service_name[80], parent_file[MAX_PATH];
 static unsigned beats;
+static int once;
 
 static void put(const wchar_t *path, const char *text)
 {
@@ -132,10 +128,9 @@ static int command(int n, const char *service, const char *verb, const wchar_t *
     record(n, L"start");
     if (is(L"before"))
         die();
-    if (is(L"holds"))
-        for (int i = 0; i < LIFE_MS / 100; i++, Sleep(100))
-            pulse();
-    code = is(L"refuses") ? 1 : run(service, verb, is(L"during"));
+    if (is(L"hold"))
+        Sleep(LIFE_MS);
+    code = run(service, verb, is(L"during"));
     if (is(L"during") || is(L"after"))
         die();
     record(n, code ? L"fail" : L"ok");
@@ -157,7 +152,7 @@ static int call(void)
     swprintf(name, 260, L"%ls.open", ticket);
     if (!get(path_of(L"tickets", name), text, sizeof text))
         return 75;
-    for (int n = 1; code == 0 || stopping; n++) {
+    for (int n = 1; (code == 0 || stopping) && n <= (once ? 1 : 99); n++) {
         sprintf(key, "%d.service", n);
         if (!field(text, key, service))
             break;
@@ -206,28 +201,45 @@ static void read_options(int count, wchar_t **words)
     }
 }
 
-static void read_mode(void)
+/* the launcher is this program again, with `launch` for `hook`; it is there when the ticket is busy */
+static int split(const wchar_t *rest, wchar_t *line)
 {
-    char text[80];
-    wchar_t path[MAX_PATH];
-    swprintf(path, MAX_PATH, L"%ls\\mode", folder);
-    if (get(path, text, sizeof text))
-        swprintf(mode, 40, L"%hs", strtok(text, "\r\n "));
-    else if (!GetEnvironmentVariableW(L"MODE", mode, 40))
-        wcscpy(mode, L"working");
+    wchar_t name[260];
+    STARTUPINFOW startup = {.cb = sizeof startup};
+    PROCESS_INFORMATION process;
+    int hold = !wcsncmp(rest, L"hold-", 5);
+    SetEnvironmentVariableW(L"MODE", hold ? L"hold" : L"working");
+    memcpy(wcsstr(line, L" hook "), L" once ", 6 * sizeof *line);
+    CreateProcessW(NULL, line, NULL, NULL, FALSE, 0, NULL, NULL, &startup, &process);
+    swprintf(name, 260, L"%ls.open", ticket);
+    while (GetFileAttributesW(path_of(L"tickets", name)) != INVALID_FILE_ATTRIBUTES)
+        Sleep(5);
+    return _wtoi(rest + (hold ? 5 : 0));
 }
 
 int wmain(int count, wchar_t **words)
 {
+    wchar_t line[60];
     read_options(count, words);
-    read_mode();
+    if (!GetEnvironmentVariableW(L"MODE", mode, 40))
+        wcscpy(mode, L"working");
+    if (!wcscmp(words[1], L"once")) {
+        once = 1;
+        return call();
+    }
+    swprintf(line, 60, L"DCSUP|hook|%ls\n", words[2]);
+    record_line(line);
     if (is(L"crash"))
         TerminateProcess(GetCurrentProcess(), 0xC0000005);
     if (is(L"hang")) {
+        char id[20];
+        sprintf(id, "%lu", GetCurrentProcessId());
+        put(path_of(L".", L"hanging"), id);
         Sleep(LIFE_MS);
-        return 75;
     }
     if (!wcsncmp(mode, L"code-", 5))
         return _wtoi(mode + 5);
+    if (!wcsncmp(mode, L"split-", 6))
+        return split(mode + 6, GetCommandLineW());
     return wcscmp(words[2], L"watch") ? call() : watch();
 }

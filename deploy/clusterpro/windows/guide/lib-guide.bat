@@ -2,12 +2,12 @@
 rem What the guide's start.bat, stop.bat and watch.bat share: call "%gd_here%lib-guide.bat" :label arguments.
 rem
 rem The guide's plain sequence (G8-G24, G43 in the project's documentation) and nothing else: no dcsup, no ticket, no time limit. These
-rem scripts are for going back. What they do not do either, as the guide's own samples do not: end with anything but 0 when a command failed,
-rem wait for a bounded time only, see to it that the agent runs before the server is started. One fault of the samples is not repeated:
-rem they double the quotes round the install path, and a path with a space is never run.
+rem scripts are for going back. What they do not do either, as the guide's own samples do not: end with anything but 0 when a command
+rem failed, wait for a bounded time only, see to it that the agent runs before the server is started. One fault of the samples is not
+rem repeated: they double the quotes round the install path, and a path with a space is never run.
 rem
 rem Settings: dcsup-env.bat beside this file. Used of it: DCSUP_SERVICES, DCSUP_KIND_S, DCSUP_COMMAND_S, DCSUP_START_S, DCSUP_STOP_S,
-rem DCSUP_STATUS_S, DCSUP_WAIT_S, DCSUP_LOG_ID_S, DCSUP_VERB_S_..., DCSUP_INTERVAL, CLP_BIN, DCSUP_LANG. The site's own code stands in site\.
+rem DCSUP_STATUS_S, DCSUP_WAIT_S, DCSUP_LOG_ID_S, DCSUP_VERB_S_..., DCSUP_INTERVAL, CLP_BIN, DCSUP_LANG. The site's own code is in site\.
 set "gd_go=%1"
 shift
 goto %gd_go%
