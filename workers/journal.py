@@ -3,6 +3,7 @@
     journal/<T>.<N>.start     the launcher or the script is about to run it (written after the claim, before the verb)
     journal/<T>.<N>.ok|fail   it returned, and how
     journal/<T>.<N>.lost      its process is gone and nobody knows how it ended
+    journal/<T>.<N>.live      held open by whoever runs it, from before the claim until after the release (see `hold`)
 
 The key is (T, N): where any of these exists, no worker ever runs that command again. Entries are flushed before the next step is taken, so
 that a crash at any line leaves either no trace of a step that was not taken, or a trace of one that may have been.
@@ -10,8 +11,9 @@ that a crash at any line leaves either no trace of a step that was not taken, or
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 from workers import files
 
@@ -69,6 +71,43 @@ def read(node_folder: Path, ticket: str, n: int) -> Entry | None:
         if fields is not None:
             return Entry(state, fields)
     return None
+
+
+def live_path_of(node_folder: Path, ticket: str, n: int) -> Path:
+    return folder_of(node_folder) / f"{ticket}.{n}.live"
+
+
+def hold(node_folder: Path, ticket: str, n: int) -> BinaryIO:
+    """Hold the command's `live` file open; end it with `let_go`.
+
+    For Windows, where a file that somebody has open (as Python and cmd open files: not shared for deletion) cannot be deleted, and a
+    batch file has no other way to see whether a process lives: it tries to delete the file. Elsewhere it changes nothing.
+
+    Raises:
+        OSError: it cannot be made; nobody could see then that the command is under way.
+    """
+    folder_of(node_folder).mkdir(parents=True, exist_ok=True)
+    return live_path_of(node_folder, ticket, n).open("wb")
+
+
+def let_go(held: BinaryIO) -> None:
+    """The command has ended, or was never claimed. (Deleting fails while a twin holds the same file: rightly so.)"""
+    held.close()
+    try:
+        Path(held.name).unlink(missing_ok=True)
+    except OSError:
+        pass
+
+
+def is_held(node_folder: Path, ticket: str, n: int) -> bool:
+    """Whether somebody holds the command's `live` file. Only Windows can tell; elsewhere always False."""
+    if sys.platform != "win32":
+        return False
+    try:
+        live_path_of(node_folder, ticket, n).unlink(missing_ok=True)
+    except OSError:
+        return True
+    return False
 
 
 def starts(node_folder: Path) -> list[tuple[str, int]]:

@@ -10,13 +10,14 @@ The order is the contract; what a crash at each point leaves behind stands behin
 1. check: ticket open or idle with the worker, this boot, script alive (N7), n listed as (service, verb), nothing in the
    journal for (T, n), n-1 ended                                                        - nothing
 2. I2: a server's start needs its own agent healthy (G23)                              - nothing
-3. claim by rename: `busy-<n>-<pid>-<born>` (N2)                                       - a busy name without a process: reaped as lost
-4. the journal again: between 1 and 3 a twin may have run it whole (N5)                - the same
-5. journal `start`, fact CommandStarted                                                - the same
-6. a start asks dcstatus first; 0: ended ok with ran=0
-7. the verb, with its time limit; past it every other member of the group is ended and seen gone
-8. journal `ok` or `fail`, fact CommandEnded                                           - the end is known, the name is repaired
-9. release by rename                                                                   - done
+3. `live` held open, for batch files (workers/journal.py)                               - nothing
+4. claim by rename: `busy-<n>-<pid>-<born>` (N2)                                       - a busy name without a process: reaped as lost
+5. the journal again: between 1 and 4 a twin may have run it whole (N5)                - the same
+6. journal `start`, fact CommandStarted                                                - the same
+7. a start asks dcstatus first; 0: ended ok with ran=0
+8. the verb, with its time limit; past it every other member of the group is ended and seen gone
+9. journal `ok` or `fail`, fact CommandEnded                                           - the end is known, the name is repaired
+10. release by rename, `live` let go                                                   - done
 
 Run as `python -I -S .../workers/launcher.py` (see `argv`), one JSON `Spec` as its only argument or on stdin. It prints one JSON line,
 `{"outcome": "ok|fail|lost|refused", "reason": ...}`, and exits 0, 1, 4 or 3 in that order; 2 for a spec that is none.
@@ -32,7 +33,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 if not __package__:  # started by path in isolated mode, where the project is not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -130,6 +131,13 @@ class Launcher:
         """
         self._check()
         self._check_agent()
+        held = self._hold()
+        try:
+            return self._run_claimed()
+        finally:
+            journal.let_go(held)
+
+    def _run_claimed(self) -> Result:
         busy = self._claim()
         self.begun_mono = time.monotonic()
         self._record_start(busy)
@@ -183,7 +191,13 @@ class Launcher:
         except OSError:
             return None  # cannot be asked: not known to be healthy
 
-    # 3, 4: the claim
+    # 3, 4, 5: the claim
+
+    def _hold(self) -> BinaryIO:
+        try:
+            return journal.hold(self.folder, self.spec.ticket, self.spec.n)
+        except OSError as error:
+            raise Refusal("disk", str(error)) from error
 
     def _claim(self) -> tickets.Ticket:
         busy = tickets.claim(self._check(), self.spec.n, self.pid, self.born)
@@ -194,7 +208,7 @@ class Launcher:
             raise Refusal("already-run", entry.state)
         return busy
 
-    # 5, 8: what is written
+    # 6, 9: what is written
 
     def _fields(self) -> dict[str, object]:
         return {
@@ -237,7 +251,7 @@ class Launcher:
     def _duration_s(self) -> float:
         return round(time.monotonic() - self.begun_mono, 6)
 
-    # 6, 7: the command
+    # 7, 8: the command
 
     def _perform(self) -> Result:
         if self.spec.verb in START_VERBS and self._ask(self.spec.status) == 0:

@@ -85,6 +85,8 @@ def _windows_boot() -> str:
 
 def _output(command: list[str], limit_s: float) -> str:
     try:
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit_s, check=True).stdout
+        printed = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit_s, check=True).stdout
     except subprocess.SubprocessError as error:
         raise OSError(f"no boot id: {error}") from error
+    # A batch file reads one line of a command's output, a shell all of it; each side must call a boot what its scripts do.
+    return next(iter(printed.splitlines()), "") if sys.platform == "win32" else printed

@@ -16,6 +16,9 @@ from typing import Protocol
 from workers import files
 from workers.rawfacts import Damaged, RawFact, read_fact
 
+_STAMP_DIGITS = 19
+"""Of nanoseconds since 1970, from 2001 to 2286."""
+
 _NUMBERED = re.compile(r"(\d{12})\.(fact|done)")
 
 NUMBERED_AT_ONCE = 500
@@ -140,7 +143,7 @@ class DiskSequence:
             OSError: a rename failed; what was not renamed is still there for the next time.
         """
         with os.scandir(self.folder) as entries:
-            new = [(entry.stat().st_mtime_ns, entry.name) for entry in entries if _is_fact(entry.name) and entry.name not in self._stuck]
+            new = [(_written_ns(entry), entry.name) for entry in entries if _is_fact(entry.name) and entry.name not in self._stuck]
         damaged = [words for _, name in sorted(new)[:NUMBERED_AT_ONCE] if (words := self._number_one(name))]
         if new:
             files.flush_folder(self.numbered)
@@ -191,6 +194,13 @@ class DiskSequence:
             match = _NUMBERED.fullmatch(path.name)
             if match and int(match[1]) < seq:
                 path.unlink(missing_ok=True)
+
+
+def _written_ns(entry: os.DirEntry[str]) -> int:
+    """When a fact was written: its name begins with the nanoseconds, except a batch file's, which counts its lines behind a common word;
+    those of one tick of the disk's clock are then told apart by that count."""
+    stamp = entry.name.partition("-")[0]
+    return int(stamp) if stamp.isascii() and stamp.isdigit() and len(stamp) == _STAMP_DIGITS else entry.stat().st_mtime_ns
 
 
 def _is_fact(name: str) -> bool:

@@ -4,6 +4,7 @@ A ticket is one call of a start or stop script. Its file's *name* is its state, 
 is one rename: who renames first has it, who finds the name gone looks again.
 
     tickets/<T>.open | .worker | .busy-<N>-<PID>-<BORN> | .script | .script-<N> | .done | .void      the ticket, exactly one of these
+    tickets/<T>.pulse      sign of life of a batch file to its hook (workers/hooks/common.py)
     tickets/<T>.alive      sign of life of the script's side: content a counter, modified every second
     tickets/<T>.verdict    the orchestrator's word: 40 or 75
 
@@ -14,6 +15,7 @@ Standard library only: hooks and launchers import this.
 from __future__ import annotations
 
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -29,7 +31,12 @@ ALIVE_LIMIT_S = 2.0
 _ID = re.compile(r"(?P<boot>[A-Za-z0-9]+)-(?P<group>.+)-(?P<seq>[0-9]+)-(?P<kind>start|stop)")
 _STATE = re.compile(r"(?P<word>open|worker|done|void)|busy-(?P<busy>\d+)-(?P<pid>\d+)-(?P<born>[0-9A-Za-z]+)|script(?:-(?P<script>\d+))?")
 _WORDS: dict[str, State] = {"open": "open", "worker": "worker", "done": "done", "void": "void"}
-_SIDECARS = (".alive", ".verdict")
+_SIDECARS = (".alive", ".verdict", ".pulse")
+
+RENAME_TRIES = 50 if sys.platform == "win32" else 1
+"""A batch file that reads a ticket holds it for a moment, and Windows renames no file that is held: look again for a second."""
+
+_RENAME_PAUSE_S = 0.02
 
 
 class Command(NamedTuple):
@@ -122,11 +129,18 @@ def find(node_folder: Path, ticket: str) -> Ticket | None:
 def _rename(ticket: Ticket, state: str) -> Ticket | None:
     """N2: one rename decides. None: it has another name by now (look again), or the disk refuses."""
     target = ticket.path.with_name(f"{ticket.id}.{state}")
-    try:
-        ticket.path.rename(target)
-    except OSError:
-        return None
-    return parse(target)
+    for attempt in range(RENAME_TRIES):
+        try:
+            ticket.path.rename(target)
+        except PermissionError:
+            if attempt + 1 < RENAME_TRIES and ticket.path.exists():
+                time.sleep(_RENAME_PAUSE_S)
+                continue
+            return None
+        except OSError:
+            return None
+        return parse(target)
+    return None
 
 
 def claim(ticket: Ticket, n: int, pid: int, born: str) -> Ticket | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from statemachines.facts import FACT
 from tests.protocol.bench import BOOT, LIMIT_S, ROOT, Node, eventually, killed_at_end, running
 from workers import files, journal, maintenance, processes, statuses, tickets
+from workers.hooks.common import ParentFile
 
 DAEMON = """
 import os, time
@@ -139,6 +141,47 @@ def test_polls_keep_the_hook_waiting_only_while_something_is_to_be_verified(node
         status = statuses.read(node.folder, "agent", BOOT)
         assert status is not None and status.is_moving(now + 20, 30.0) and not status.is_moving(now + 40, 30.0)
     assert not status.is_moving(now + 1, 30.0)
+
+
+@pytest.mark.parametrize("name", ["start", "watch"])
+def test_a_hook_ends_with_a_script_that_is_known_by_its_file_only(node: Node, name: str) -> None:
+    """A batch file does not know its process id: while it rewrites its file the hook waits; when that stays as it is, the hook ends."""
+    pulse = node.home / "script.pulse"
+    node.put("server", "up")
+    more = ("--parent-file", str(pulse))
+    hook = node.hook("start", "--ticket", node.make_ticket(), *QUICK, *more) if name == "start" else watch(node, *more)
+    with killed_at_end(hook):
+        began, count = time.monotonic(), 0
+        while time.monotonic() - began < 4.0:
+            count += 1
+            pulse.write_text(f"{count}\n")
+            time.sleep(0.05)
+            assert hook.poll() is None
+        _, words = hook.communicate(timeout=LIMIT_S)
+    assert (hook.returncode, b"the script is gone" in words) == (75, True)
+
+
+def test_a_starved_hook_does_not_take_its_script_for_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute in which this process did not run says nothing about the script; two seconds of its own time do."""
+    pulse, now = tmp_path / "pulse", 1000.0
+    monkeypatch.setattr("workers.hooks.common.time.monotonic", lambda: now)
+    parent = ParentFile(pulse)
+    pulse.write_text("1\n")
+    assert not parent.is_gone()
+    for _ in range(9):
+        now += 60.0
+        assert not parent.is_gone()
+    pulse.write_text("2\n")
+    now += 60.0
+    assert not parent.is_gone()
+    pulse.unlink()
+    for _ in range(9):
+        now += 60.0
+        assert not parent.is_gone()
+    now += 60.0
+    parent.is_gone()
+    now += 60.0
+    assert parent.is_gone()
 
 
 # stop

@@ -221,6 +221,47 @@ def test_n3_groups_are_seen_through_ps_where_there_is_no_proc() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_n3_a_file_is_held_from_before_the_claim_until_after_the_release(node: Node) -> None:
+    """N3: how a batch file sees that the process lives: it cannot delete that file then. A launcher that cannot hold it runs nothing."""
+    name = node.make_ticket()
+    live = journal.live_path_of(node.folder, name, 1)
+    node.put("agent", "hold")
+    launched = node.launch(node.spec(name))
+    eventually(lambda: node.verbs() == ["agent start"])
+    assert live.exists()
+    node.take("agent", "hold")
+    assert answer_of(launched)["outcome"] == "ok"
+    assert not live.exists()
+    second = node.make_ticket(seq=2)
+    node.outcome(node.spec(second, verb="recover"))
+    assert not journal.live_path_of(node.folder, second, 1).exists()
+    (node.folder / "journal").rename(node.home / "journal")
+    (node.folder / "journal").write_text("a file")
+    assert node.outcome(node.spec(second))["reason"] == "disk"
+    assert node.verbs() == ["agent start"]
+    assert tickets.find(node.folder, second) is not None
+
+
+def test_n2_a_ticket_that_is_held_by_a_reader_is_tried_again(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """N2: on Windows a batch file that reads a ticket keeps it from being renamed for a moment: that is no lost race."""
+    really, failures = Path.rename, [PermissionError(), PermissionError()]
+
+    def rename_later(path: Path, target: Path) -> Path:
+        if failures:
+            raise failures.pop()
+        return really(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_later)
+    found = tickets.find(node.folder, node.make_ticket())
+    assert found is not None
+    monkeypatch.setattr(tickets, "RENAME_TRIES", 2)
+    assert tickets.claim(found, 1, 11, "1") is None
+    monkeypatch.setattr(tickets, "RENAME_TRIES", 50)
+    failures += [PermissionError(), PermissionError()]
+    busy = tickets.claim(found, 1, 11, "1")
+    assert busy is not None and busy.state == "busy"
+
+
 # N4
 
 
@@ -289,6 +330,26 @@ def test_n5_the_journals_key_is_ticket_and_number(node: Node, entry: journal.Sta
     journal.write(node.folder, name, 1, entry, {})
     answer = node.outcome(node.spec(name))
     assert (answer["reason"], answer["detail"]) == ("already-run", entry)
+    assert node.recorded() == []
+
+
+def test_n5_the_journal_is_looked_at_again_after_the_claim(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """N5: a twin ran the command whole between check and claim: the second look finds it; nothing runs, the ticket goes back."""
+    name = node.make_ticket()
+    ours = launcher.Launcher(node.spec(name))
+    checked = ours._check
+
+    def check_and_then_the_twin() -> tickets.Ticket:
+        ticket = checked()
+        for state in ("start", "ok"):
+            journal.write(node.folder, name, 1, state, {})
+        return ticket
+
+    monkeypatch.setattr(ours, "_check", check_and_then_the_twin)
+    with pytest.raises(launcher.Refusal) as refusal:
+        ours._claim()
+    assert (refusal.value.reason, refusal.value.detail) == ("already-run", "ok")
+    assert [found.state for found in node.tickets()] == ["worker"]
     assert node.recorded() == []
 
 

@@ -39,6 +39,18 @@ def numbered(node: NodeFixture) -> list[str]:
     return sorted(path.name for path in (node.folder / "outbox" / "numbered").iterdir())
 
 
+def test_a_batch_files_lines_keep_their_order(node: NodeFixture, log: Any) -> None:
+    """They count behind a common word, for a batch file knows no time; among others they stand by the file's time."""
+    now = time.time_ns()
+    names = ["line-17-000001", "line-17-000002", f"{now + 2_000_000_000}-9-000001"]
+    for name, service in zip(reversed(names), ("late", "second", "first"), strict=True):
+        path = node.folder / "outbox" / f"{name}.line"
+        path.write_text(f"type=WatchHookStarted\nsource=script\nboot={BOOT}\nservice={service}\n")
+        os.utime(path, ns=(now, now))
+    Forwarder(node.folder, CLUSTER, NODE, BOOT, node.client, log).step()
+    assert [one.data["service"] for one in node.inbox()] == ["first", "second", "late"]
+
+
 def test_facts_arrive_in_the_order_in_which_they_were_written(node: NodeFixture, log: Any) -> None:
     """Consecutive numbers from 1, in writing order, in one stream, each a valid fact."""
     for n in range(1, 6):

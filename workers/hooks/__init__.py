@@ -13,8 +13,10 @@ import sys
 EXIT_GOOD, EXIT_BAD, EXIT_FALL_BACK = 0, 40, 75
 
 USAGE = """\
-usage: dcsup hook start|stop --folder F --ticket T [--ack-timeout S] [--limit S] [--command-limit S] [--poll-limit S] [--parent PID]
-       dcsup hook watch --folder F --service NAME [--boot B] [--interval S] [--poll-limit S] [--confirm N] [--parent PID] -- DCSTATUS...
+usage: dcsup hook start|stop --folder F --ticket T [--ack-timeout S] [--limit S] [--command-limit S] [--poll-limit S]
+                             [--parent PID | --parent-file P]
+       dcsup hook watch --folder F --service NAME [--boot B] [--interval S] [--poll-limit S] [--confirm N]
+                        [--parent PID | --parent-file P] -- DCSTATUS...
        dcsup hook alert --folder F [--boot B] [--module M --id N] [--text] TEXT..."""
 
 

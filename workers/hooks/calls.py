@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 from workers import files, journal, processes, statuses, tickets
 from workers.hooks import EXIT_FALL_BACK, EXIT_GOOD
-from workers.hooks.common import TICK_S, Facts, Options, Parent, Pulse, is_bypassed
+from workers.hooks.common import TICK_S, Facts, Options, Pulse, is_bypassed, parent_of
 
 NO_PROGRESS_S = 5.0
 """Silence after which nobody seems to work on the ticket."""
 
-OPTIONS = ("folder", "ticket", "ack-timeout", "limit", "command-limit", "poll-limit", "parent")
+OPTIONS = ("folder", "ticket", "ack-timeout", "limit", "command-limit", "poll-limit", "parent", "parent-file")
 
 _LIVENESS_LOOK_S = 0.2
 """How often a command's process is looked for; the table of processes is dear."""
@@ -47,7 +47,7 @@ class Call(ABC):
         self.command_limit_s = options.number("command-limit", self.limit_s)
         self.poll_limit_s = options.number("poll-limit", 30.0)
         self.begun = self.progressed = time.monotonic()
-        self.parent = Parent(int(options.number("parent", 0)) or None)
+        self.parent = parent_of(options)
         self.pulse = Pulse(tickets.alive_path(self.folder, self.ticket_id))
         self.commands: list[tickets.Command] = []
         self.boot = ""
@@ -180,9 +180,9 @@ def older_process_lives(folder: Path, boot: str, ticket: tickets.Ticket) -> bool
         if other[0] == ticket.id or not _is_of_group(other[0], ticket):
             continue
         entry = journal.read(folder, *other)
-        if entry is None or entry.ended or entry.pid is None or entry.fields.get("boot") != boot:
+        if entry is None or entry.ended or entry.fields.get("boot") != boot:
             continue
-        if processes.group_alive(entry.pid, entry.born):
+        if journal.is_held(folder, *other) or (entry.pid is not None and processes.group_alive(entry.pid, entry.born)):
             return True
     return False
 

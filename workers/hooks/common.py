@@ -84,6 +84,46 @@ class Parent:
         return self._gone
 
 
+class ParentFile:
+    """A script that cannot know its own process id, as a batch file: it rewrites a file every second, and is gone when that stays as it is.
+
+    Only this hook's own time counts, and of a gap between two looks no more than `_GAP_S`: on a machine that gives us no time the
+    script may have got none either.
+    """
+
+    _SILENT_S = 2.0
+    _GAP_S = 0.2
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, bytes] | None = None
+        self._silent_s = 0.0
+        self._looked = time.monotonic()
+
+    def is_gone(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked >= self._GAP_S / 2:
+            self._silent_s += min(now - self._looked, self._GAP_S)
+            self._looked = now
+            mark = self._mark()
+            if mark is not None and mark != self._seen:
+                self._seen, self._silent_s = mark, 0.0
+        return self._silent_s >= self._SILENT_S
+
+    def _mark(self) -> tuple[int, bytes] | None:
+        """What the file shows; None: nothing just now (it is being written, or is not there)."""
+        try:
+            return self._path.stat().st_mtime_ns, self._path.read_bytes()
+        except OSError:
+            return None
+
+
+def parent_of(options: Options) -> Parent | ParentFile:
+    """The script that waits, as the options name it: `--parent-file`, `--parent`, or whoever started us."""
+    path = options.optional("parent-file")
+    return ParentFile(Path(path)) if path is not None else Parent(int(options.number("parent", 0)) or None)
+
+
 class Pulse:
     """A sign of life in a file: its content is a counter of fixed width, so that sh can compare it, its mtime is the time (N7)."""
 

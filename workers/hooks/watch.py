@@ -17,10 +17,10 @@ from pathlib import Path
 
 from workers import files, maintenance, outbox, statuses
 from workers.hooks import EXIT_BAD, EXIT_FALL_BACK, UsageError
-from workers.hooks.common import Facts, Options, Parent, Pulse, is_bypassed
+from workers.hooks.common import Facts, Options, Pulse, is_bypassed, parent_of
 from workers.processes import run_limited
 
-OPTIONS = ("folder", "service", "boot", "interval", "poll-limit", "confirm", "parent")
+OPTIONS = ("folder", "service", "boot", "interval", "poll-limit", "confirm", "parent", "parent-file")
 
 TICK_S = 0.1
 STALE_AFTER_S = 5.0
@@ -42,7 +42,7 @@ class Watch:
         self.dcstatus = options.command
         if not self.dcstatus:
             raise UsageError("dcstatus and its arguments are missing behind --")
-        self.parent = Parent(int(options.number("parent", 0)) or None)
+        self.parent = parent_of(options)
         self.pulse = Pulse(pulse_path_of(self.folder, self.service))
         self.facts = Facts(self.folder, self.boot)
         self._asked = -float("inf")
