@@ -62,10 +62,9 @@ local now = redis.call('TIME')
 local head = ARGV[2] .. string.format('%d', now[1] * 1000 + math.floor(now[2] / 1000)) .. '}'
 local place, trouble = 4, ''
 local function following()
-  local words, n = {}, tonumber(ARGV[place])
-  for i = 1, n do words[i] = ARGV[place + i] end
-  place = place + n + 1
-  return unpack(words)
+  local first = place + 1
+  place = first + ARGV[place]
+  return unpack(ARGV, first, place - 1)
 end
 for i = 1, tonumber(ARGV[3]) do redis.call(following()) end
 redis.call('SET', KEYS[1], head)

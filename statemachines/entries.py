@@ -15,6 +15,7 @@ from typing import Any
 
 from statemachines import wire
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _TAIL = len(',"hash":"') + 64 + len('"}')
 
 
@@ -93,7 +94,7 @@ def encode(entry: Entry) -> bytes:
     }  # fmt: skip
     if entry.evidence is not None:
         fields["evidence"] = entry.evidence
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(fields).encode()
 
 
 def seal(entry: Entry, previous_hash: str) -> Sealed:
