@@ -257,11 +257,15 @@ class Story:
         assert any(r["ok"] and r["time"] > up for r in rows)
 
     def _outage(self, state: Record, seen: Round) -> tuple[float, float] | None:
-        """Begin and end of what the latest failover's record says of our address since the round began; None: there is none, or no end."""
-        outages = [o for o in self._records(state)[-1]["outages"] if o["endpoint"] == self.last.name and o["down_ms"] / 1000 > seen.begin]
+        """Begin and end of what the latest failover's record says of our address in this round; None: there is none, or no end.
+
+        It may begin a moment before the round: a connection that was made before and cut by what we did was no good to a client either.
+        """
+        outages = [o for o in self._records(state)[-1]["outages"] if o["endpoint"] == self.last.name]
         if not outages or outages[-1]["up_ms"] is None:
             return None
-        return outages[0]["down_ms"] / 1000, outages[-1]["up_ms"] / 1000
+        mine = [o for o in outages if o["up_ms"] / 1000 > seen.begin]
+        return (mine[0]["down_ms"] / 1000, mine[-1]["up_ms"] / 1000) if mine else None
 
     # --- maintenance
 
