@@ -4,7 +4,8 @@ Handing in is XADD, with the doorbell (PUBLISH) behind it in the same pipeline. 
 transaction and no bookkeeping in Redis: whenever something may have been lost (a new connection, a mark that went backwards or does not
 move), everything unacknowledged is simply handed in again.
 
-Redis away is not an error here but a state: one line in the log when it begins, one when it ends, and a try from 0.05 s up to every 2 s.
+Redis away is not an error here but a state, and so is a Redis that takes nothing (memory full, read-only, no permission): one line in the
+log when it begins, one when it ends, and a try from 0.05 s up to every 2 s. Only the doorbell may fail without further ado.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from workers.sequences import Sequence
 
 BATCH = 200
 """Facts handed in with one pipeline."""
+
+BATCH_BYTES = 1_000_000
+"""No further fact is added to a batch that has this size: on a slow line a batch must get through within the client's time-out, or it
+would be sent again for ever."""
 
 AGAIN_FIRST_S = 3.0
 AGAIN_LAST_S = 3600.0
@@ -73,6 +78,11 @@ class Offer:
         self._progress = time.monotonic()
         self._patience_s = AGAIN_FIRST_S
 
+    @property
+    def done(self) -> int:
+        """Up to here nothing is due."""
+        return max(self.handed_in, self.mark)
+
     def again(self) -> None:
         """Everything unacknowledged is due again."""
         self.handed_in = 0
@@ -106,6 +116,7 @@ class Courier:
         self._retry_at = 0.0
         self._backoff_s = BACKOFF_FIRST_S
         self._away_since: float | None = None
+        self._mute = False
 
     @property
     def pending(self) -> int:
@@ -114,7 +125,7 @@ class Courier:
 
     @property
     def all_handed_in(self) -> bool:
-        return not any(offer.sequence.after(max(offer.handed_in, offer.mark), 1) for offer in self._offers)
+        return all(not offer.sequence.pending or offer.done >= offer.sequence.last for offer in self._offers)
 
     def again(self) -> None:
         """Hand everything unacknowledged in again."""
@@ -132,14 +143,19 @@ class Courier:
         try:
             self._talk(on_mark)
         except redis.RedisError as error:
+            if isinstance(error, redis.ReadOnlyError):
+                self._client.connection_pool.disconnect()  # it has become a replica: the address may lead to another one by now
             self._lost(error)
+        else:
+            self._well()
 
     def _talk(self, on_mark: Callable[[Mark], None] | None) -> None:
         for _ in range(1 if self.connected else MEASURE_FIRST):
             if self.clock.due or not self.connected:
                 self.clock.measure(self._client)
         if not self.connected:
-            self._back()
+            self.connected, self._mark_read = True, 0.0
+            self.again()
         if time.monotonic() - self._mark_read > (MARK_EVERY_S if self.pending else MARK_EVERY_IDLE_S):
             self._read_mark(on_mark)
         for offer in self._offers:
@@ -153,12 +169,10 @@ class Courier:
         self._retry_at = time.monotonic() + self._backoff_s
         self._backoff_s = min(2 * self._backoff_s, BACKOFF_LAST_S)
 
-    def _back(self) -> None:
+    def _well(self) -> None:
         if self._away_since is not None:
             self._log.info("Redis answers again", after_s=round(time.monotonic() - self._away_since, 1), waiting=self.pending)
-        self._away_since, self._backoff_s, self._mark_read = None, BACKOFF_FIRST_S, 0.0
-        self.connected = True
-        self.again()
+        self._away_since, self._backoff_s = None, BACKOFF_FIRST_S
 
     def _read_mark(self, on_mark: Callable[[Mark], None] | None) -> None:
         mark = parse_mark(self._client.get(self._mark_key))
@@ -169,14 +183,29 @@ class Courier:
             offer.moved_to(mark.streams.get(offer.sequence.stream, 0))
 
     def _hand_in(self, offer: Offer) -> None:
-        batch = offer.sequence.after(max(offer.handed_in, offer.mark), BATCH)
+        batch = self._batch(offer)
         if not batch:
             return
-        stream, oldest = offer.sequence.stream, offer.sequence.oldest
         with self._client.pipeline(transaction=False) as pipe:
-            for seq, fact in batch:
-                envelope = fact.envelope(stream, seq, oldest, **self.clock.place(fact, self._boot))
-                pipe.xadd(self._inbox, {wire.FACT_FIELD: envelope.model_dump_json()})
+            for _, envelope in batch:
+                pipe.xadd(self._inbox, {wire.FACT_FIELD: envelope})
             pipe.publish(self._bell, self._node)
-            pipe.execute()
-        offer.handed_in = batch[-1][0]
+            *answers, rung = pipe.execute(raise_on_error=False)
+        for (seq, _), answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Exception):
+                raise answer
+            offer.handed_in = seq
+        if isinstance(rung, Exception) and not self._mute:
+            self._mute = True
+            self._log.warning("the doorbell cannot be rung; facts are noticed by the orchestrator's sweep", error=str(rung))
+
+    def _batch(self, offer: Offer) -> list[tuple[int, str]]:
+        """The next facts that are due, as the inbox takes them."""
+        batch, size = [], 0
+        for seq, fact in offer.sequence.after(offer.done, BATCH):
+            envelope = fact.envelope(offer.sequence.stream, seq, offer.sequence.oldest, **self.clock.place(fact, self._boot))
+            batch.append((seq, envelope.model_dump_json()))
+            size += len(batch[-1][1])
+            if size >= BATCH_BYTES:
+                break
+        return batch

@@ -9,8 +9,9 @@ orchestrator puts it into quarantine and says why. Only what cannot even be put 
 from __future__ import annotations
 
 import json
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,14 @@ def read_fact(path: Path) -> RawFact:
     text = path.read_bytes().decode("utf-8", errors="replace")
     raw = _from_json(text) if text.lstrip().startswith("{") else _from_lines(text, path.stat().st_mtime)
     try:  # settled before it gets a number, for a number must not be missing
-        raw.envelope("-", 1, 1).model_dump_json()
+        envelope = raw.envelope("-", 1, 1)
+        envelope.model_dump_json()
     except ValueError as error:
         raise Damaged(_first_words(error)) from None
-    return raw
+    for name, clock in (("mono", envelope.mono), ("wall", envelope.wall)):
+        if clock is not None and not math.isfinite(clock):
+            raise Damaged(f"{name}: {clock} is no clock reading")
+    return replace(raw, mono=envelope.mono, wall=envelope.wall)  # a number that was written as text is one
 
 
 def _first_words(error: ValueError) -> str:

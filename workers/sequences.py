@@ -5,11 +5,14 @@ Numbers are consecutive within a *stream*, which is the identity of an outbox; t
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
+import sys
 from bisect import bisect_right
 from collections import Counter, deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +28,10 @@ NUMBERED_AT_ONCE = 500
 """New files that one look numbers: after a long time without a worker there may be many, and the worker has more to do."""
 
 
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR)
+"""The machine is short of something: that says nothing about a file."""
+
+
 class Sequence(Protocol):
     """What the courier needs to know of either kind."""
 
@@ -38,8 +45,12 @@ class Sequence(Protocol):
     @property
     def pending(self) -> int: ...
 
-    def after(self, seq: int, count: int) -> list[tuple[int, RawFact]]:
-        """Up to `count` facts with numbers above `seq`, in order."""
+    @property
+    def last(self) -> int:
+        """The highest number given so far."""
+
+    def after(self, seq: int, count: int) -> Iterator[tuple[int, RawFact]]:
+        """Up to `count` facts with numbers above `seq`, in order; each is read when it is asked for."""
 
     def acknowledge(self, mark: int) -> None:
         """Let go of everything up to `mark`."""
@@ -70,8 +81,12 @@ class DirectSequence:
             self._facts.popleft()
             self.dropped += 1
 
-    def after(self, seq: int, count: int) -> list[tuple[int, RawFact]]:
-        return [one for one in self._facts if one[0] > seq][:count]
+    @property
+    def last(self) -> int:
+        return self._next - 1
+
+    def after(self, seq: int, count: int) -> Iterator[tuple[int, RawFact]]:
+        return iter([one for one in self._facts if one[0] > seq][:count])
 
     def acknowledge(self, mark: int) -> None:
         while self._facts and self._facts[0][0] <= mark:
@@ -154,6 +169,10 @@ class DiskSequence:
         try:
             fact = read_fact(path)
         except (Damaged, OSError) as error:
+            if _is_passing(error):
+                raise
+            if _is_in_use(error) or isinstance(error, FileNotFoundError):
+                return None  # the next look finds it, or nobody needs it any more
             self._put_aside(path)
             return f"{name}: {error}"
         path.rename(self._path(self.last + 1))
@@ -168,14 +187,17 @@ class DiskSequence:
         except OSError:
             self._stuck.add(path.name)  # it stays where it is; at least it is not looked at again and again
 
-    def after(self, seq: int, count: int) -> list[tuple[int, RawFact]]:
+    def after(self, seq: int, count: int) -> Iterator[tuple[int, RawFact]]:
         begin = bisect_right(self._waiting, seq)
-        return [(one, self._read(one)) for one in self._waiting[begin : begin + count]]
+        return ((one, self._read(one)) for one in self._waiting[begin : begin + count])
 
     def _read(self, seq: int) -> RawFact:
         try:
             return read_fact(self._path(seq))
-        except (Damaged, OSError) as error:  # readable when it got its number, so the disk lost it; its number must not be missing
+        except (Damaged, OSError) as error:
+            if _is_passing(error) or _is_in_use(error):
+                raise
+            # readable when it got its number, so the disk lost it; its number must not be missing
             return RawFact("FactsDropped", "worker", {"count": 1, "reason": f"number {seq} became unreadable: {error}"}, None, None, None)
 
     def acknowledge(self, mark: int) -> None:
@@ -194,6 +216,15 @@ class DiskSequence:
             match = _NUMBERED.fullmatch(path.name)
             if match and int(match[1]) < seq:
                 path.unlink(missing_ok=True)
+
+
+def _is_passing(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in _PASSING
+
+
+def _is_in_use(error: Exception) -> bool:
+    """On Windows whoever looks at a new file (a virus scanner) may keep it from others for a moment."""
+    return sys.platform == "win32" and isinstance(error, PermissionError)
 
 
 def _written_ns(entry: os.DirEntry[str]) -> int:

@@ -38,6 +38,9 @@ RENAME_TRIES = 50 if sys.platform == "win32" else 1
 
 _RENAME_PAUSE_S = 0.02
 
+ORPHANS_KEPT_S = 86400.0
+"""What belongs to no ticket (a script was killed while it made one) is cleared away after a day."""
+
 
 class Command(NamedTuple):
     """One line of the ticket's list, which is the law: nobody runs anything else for it."""
@@ -202,4 +205,16 @@ def prune(node_folder: Path, keep: int = 50) -> int:
         for suffix in _SIDECARS:
             ticket.path.with_name(ticket.id + suffix).unlink(missing_ok=True)
         ticket.path.unlink(missing_ok=True)
+    for path in _orphans(node_folder):
+        path.unlink(missing_ok=True)
     return len(doomed)
+
+
+def _orphans(node_folder: Path) -> list[Path]:
+    """Journals and sidecars that are old and whose ticket is not on the disk."""
+    listed = {ticket.id for ticket in listing(node_folder)}
+    sidecars = [path for path in folder_of(node_folder).iterdir() if path.suffix in _SIDECARS]
+    written = [path for path in journal.folder_of(node_folder).iterdir() if not path.name.startswith(files.ASIDE)]
+    orphans = [(path, path.name.split(".")[0]) for path in (*sidecars, *written)]
+    old = [(path, ticket) for path, ticket in orphans if ticket not in listed and time.time() - path.stat().st_mtime > ORPHANS_KEPT_S]
+    return [path for path, ticket in old if find(node_folder, ticket) is None]

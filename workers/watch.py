@@ -82,7 +82,11 @@ class GroundWatch:
         folder = journal.folder_of(self._folder)
         if not self._changed(folder):
             return []
-        names = {entry.name for entry in os.scandir(folder) if not entry.name.startswith(files.ASIDE)}
+        try:
+            names = {name for name in os.listdir(folder) if not name.startswith(files.ASIDE)}  # noqa: PTH208 - names are all that is wanted
+        except OSError:
+            self._listed.pop(folder, None)  # polls go on; what ended is seen when the folder can be listed again
+            return []
         new, self._seen = names - self._seen, names
         return [end for path in sorted((folder / name for name in new), key=_age) if (end := self._end(path)) is not None]
 

@@ -48,6 +48,7 @@ STOP_LIMIT_S = 5.0
 LAST_FORWARD_S = 2.0
 DAMAGED_KEPT = 100
 ASIDE_KEPT_S = 3600.0
+_PID_DIGITS = 20
 
 
 class Child:
@@ -265,13 +266,20 @@ def lock_folder(folder: Path) -> IO[str]:
         _lock(lock)
     except OSError:
         lock.seek(0)
-        holder = lock.read().strip()
+        holder = lock.read(_PID_DIGITS).strip("\0\n")
         lock.close()
         raise OSError(f"{folder}: another dcsup worker runs with this folder (pid {holder or 'unknown'})") from None
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
+    _sign(lock)
     return lock
+
+
+def _sign(lock: IO[str]) -> None:
+    """Whose it is, for people; the lock itself is what counts, and needs no room on the disk."""
+    try:
+        os.ftruncate(lock.fileno(), 0)
+        os.write(lock.fileno(), f"{os.getpid()}\n".encode("ascii"))
+    except OSError:
+        pass
 
 
 def _lock(lock: IO[str]) -> None:
