@@ -176,14 +176,14 @@ class Session:
 
         if self.aside is not None:
             self._put_aside(self.aside)
+        elsewhere = self._elsewhere() if self.run is not None else {}
         if self.progress is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.progress = progress.begin(
                 self.path, self.name, self.shape.name, self.by, run=self.run, values=self.given, options=self.options
             )
         self.progress.give(self.given)
-        if self.run is not None:
-            self._learn(self.run)
+        self.progress.learn(elsewhere)
         self.hand_in()
 
     def _put_aside(self, old: Progress) -> None:
@@ -196,16 +196,25 @@ class Session:
             raise Stop(WRONG_USE, say("{file} cannot be put aside: {why}", file=self.path, why=error.strerror or str(error))) from error
         remark(say("the run {run} is kept in {file}", run=old.run, file=kept))
 
-    def _learn(self, run: str) -> None:
-        """What was done of this run on other machines."""
+    def _elsewhere(self) -> dict[str, str]:
+        """What the cluster's state knows of this run. One that is kept here goes on without, one that is not cannot.
+
+        Raises:
+            Stop: nobody answers, or nobody knows the run.
+        """
         try:
-            known = states(self.configuration, [self.shape.name])[self.shape.name].get("runbooks", {})
+            known = states(self.configuration, [self.shape.name])[self.shape.name]["runbooks"].get(self.name)
         except Stop as stop:
+            if self.progress is None:
+                raise
             remark(stop.said)
-            return
-        for status in known.values():
-            if status["run"] == run:
-                self.kept.learn(status["steps"])
+            return {}
+        if known is not None and known["run"] == self.run:
+            return dict(known["steps"])
+        if self.progress is None:
+            values = {"cluster": self.shape.name, "run": self.run, "runbook": self.name}
+            raise Stop(WRONG_USE, say("the state of cluster '{cluster}' knows no run {run} of {runbook}", **values))
+        return {}
 
     def look(self, step: Step) -> Finding:
         """What can be seen of the step now; how things were when it was first looked at is kept."""
