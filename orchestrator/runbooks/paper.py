@@ -46,7 +46,7 @@ def _step(number: int, step: Step, shape: Shape, values: Mapping[str, str], lang
     if step.danger:
         yield f"  **{words['danger']}**"
     yield ""
-    yield from (f"      {line}" if line.startswith("    ") else f"  {line}" for line in _spaced(worded.text))
+    yield from (f"  {line}".rstrip() for line in _spaced(worded.text))
     yield ""
     yield f"  {words['why']}: {worded.why}  "
     yield f"  {words['verified']}: {_verified(step, language)}  "

@@ -10,6 +10,8 @@ import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from orchestrator.embedded import EmbeddedRedis
 from orchestrator.runbooks.handing import envelope, hand_in
@@ -18,6 +20,7 @@ from statemachines import wire
 from statemachines.cluster import Arrival, order_of, step
 from statemachines.facts import Envelope, parse_body
 from statemachines.states import ClusterState, new_state
+from tests.orchestrator.proxy import Door
 from tests.runbooks.support import steps_of
 
 STEPS = steps_of("install-server", "both", 2)
@@ -237,6 +240,21 @@ def test_handing_in_twice_counts_once(tmp_path: Path, redis_server: EmbeddedRedi
         path.write_bytes(before_handing)
         assert hand_in(client, again(path)) == 3
         assert [data["step"] for data in applied(client)] == [one.id for one in STEPS[:3]]
+
+
+def test_an_answer_that_is_lost_is_no_second_step(tmp_path: Path, redis_server: EmbeddedRedis) -> None:
+    """Redis took the step and the connection broke before it said so: it is handed in again, and counts once."""
+    progress = begun(tmp_path / "p")
+    done(progress, 2)
+    with Door(redis_server.url) as door, redis.Redis.from_url(door.url, retry=Retry(NoBackoff(), 0)) as client:
+        door.cut_answer(b"XADD")
+        with pytest.raises(redis.RedisError):
+            hand_in(client, progress)
+        assert len(progress.pending) == 2
+        assert hand_in(client, progress) == 2
+    with redis.Redis.from_url(redis_server.url) as client:
+        assert client.xlen(wire.inbox("pair", wire.OPERATOR_INBOX)) == 3
+        assert [data["step"] for data in applied(client)] == [one.id for one in STEPS[:2]]
 
 
 ACTIONS = st.lists(st.sampled_from(["done", "skipped", "failed", "hand-in", "hand-in-and-cut", "restart", "cut"]), max_size=30)
