@@ -106,6 +106,7 @@ def test_the_metadata_db_is_a_service_with_a_state_of_its_own(make_node: MakeNod
     healthy(sandbox, "server/bin/dcstatus")
     sandbox.set_fault("disk-held")
     assert good(sandbox, "server/bin/dcserver", "faststop")
+    assert good(sandbox, "metadata/bin/metastop")
     assert good(sandbox, "metadata/bin/metastatus")
     sandbox.clear_fault("disk-held")
     assert good(sandbox, "metadata/bin/metastop")

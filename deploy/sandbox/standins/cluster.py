@@ -521,7 +521,7 @@ class SandboxCluster:
         ``start-seconds-<component>``, ``stop-seconds-<component>``: how long it takes (server, agent; start also metadata, dbms).
         ``fail-<component>-<verb>``: the exit code; the verb may be ``dcstatus``, ``dbstatus``, ``metastatus``. ``hang-<component>-<verb>``:
         until cleared.
-        ``unhealthy-<component>``: runs, and says that it is not healthy. ``disk-held``: a stop leaves the metadata DB running.
+        ``unhealthy-<component>``: runs, and says that it is not healthy. ``disk-held``: the metadata DB stays when it should go.
         ``schedules-not-resumed``, ``schedules-surprise``: schedule names, one a line. ``attach-fails``: sd1 cannot be attached.
         ``partition``: no heartbeat arrives, nor is one sent.
         """

@@ -12,7 +12,7 @@ usage, or whatever a fault says:
 
 - ``fail-<component>-<verb>``: end with that code and do nothing (the verb may be the status command's name);
 - ``hang-<component>-<verb>``: hang before doing anything, as long as the fault stands;
-- ``disk-held``: a stop leaves the metadata DB server running.
+- ``disk-held``: a stop leaves the metadata DB server running, also when the disk is then taken from it by force.
 
 Every call that starts or stops something leaves two lines in ``records/verbs.jsonl``: ``begin``, with its chain of parents, and ``end``
 with the exit code; both carry the same ``pid`` and ``begin``. A call that was killed has no ``end``.

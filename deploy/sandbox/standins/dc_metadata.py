@@ -63,6 +63,11 @@ class MetadataServer(DatabaseServer):
         self.place.folder_on_disk("metadata")
         return open_database(self.place.metadata)
 
+    def check_disk(self) -> None:
+        """As any daemon, unless the fault ``disk-held`` has it keep its files open: then it stays, though the disk is gone by force."""
+        if self.place.fault("disk-held") is None:
+            super().check_disk()
+
     def perform(self, request: dict[str, Any]) -> dict[str, Any]:
         """Carry out one request."""
         match request["op"]:
