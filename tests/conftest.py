@@ -72,4 +72,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _left_out(reporter: pytest.TerminalReporter) -> list[str]:
-    return sorted({f"{one.nodeid}: {one.longrepr[2]}" for one in reporter.stats.get("skipped", []) if "Debian package" in str(one.longrepr)})
+    skipped = (one for one in reporter.stats.get("skipped", []) if "Debian package" in str(one.longrepr))
+    return sorted({f"{one.nodeid}: {one.longrepr[2]}" for one in skipped})
