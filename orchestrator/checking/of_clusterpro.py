@@ -223,12 +223,11 @@ def _shuts_down(evidence: Evidence) -> Iterator[Hit]:
 
 def _timeouts_differ(evidence: Evidence) -> Iterator[Hit]:
     resource, ours_s = evidence.dcsup_resource(), evidence.need_settings().clusterpro.script_timeout
-    for value, script in ((resource.start_timeout, "start"), (resource.stop_timeout, "stop")):
-        theirs_s = known(value, say("the script timeout"))
-        if theirs_s < ours_s:
-            values = {"ours": f"{ours_s:g}", "script": script, "theirs": f"{theirs_s:g}", "name": resource.name}
-            found = say("`clusterpro.script_timeout` is {ours} s; the {script} script of resource '{name}' has {theirs} s", **values)
-            yield Hit(found, evidence.at("clusterpro", "script_timeout"))
+    theirs_s = min(known(value, say("the script timeout")) for value in (resource.start_timeout, resource.stop_timeout))
+    if theirs_s < ours_s:
+        values = {"ours": f"{ours_s:g}", "theirs": f"{theirs_s:g}", "name": resource.name}
+        found = say("`clusterpro.script_timeout` is {ours} s; a script of resource '{name}' has {theirs} s", **values)
+        yield Hit(found, evidence.at("clusterpro", "script_timeout"))
 
 
 def _resource_timeouts(evidence: Evidence) -> Iterator[Hit]:
@@ -267,7 +266,7 @@ def _lacks_watcher(evidence: Evidence) -> Iterator[Hit]:
 
 def _watcher_alone(evidence: Evidence) -> Iterator[Hit]:
     scripts = {one.name for one in evidence.resources(*SCRIPTS)}
-    for one in _watchers(evidence):
+    for one in _watchers(evidence) if scripts else ():  # without one G40-script says so
         if not scripts & set(known(one.depends, say("on what resource '{name}' depends", name=one.name))):
             found = say("application resource '{name}' does not depend on the script resource", name=one.name)
             yield Hit(found, evidence.in_clp_conf(one.place))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -47,13 +48,25 @@ def _differ(evidence: Evidence, what: Said, look: Callable[[NodeEvidence], Any])
     return {}
 
 
+def _truth(node: NodeEvidence, *path: str) -> bool | None:
+    """Yes or no; None: neither, as in a file that somebody edited."""
+    seen = node.look(*path)
+    return seen if isinstance(seen, bool) else None
+
+
+def _table(node: NodeEvidence, *path: str) -> dict[str, Any] | None:
+    """What is known of each of several things; None: of none."""
+    seen = node.look(*path)
+    return seen if isinstance(seen, dict) and seen else None
+
+
 def _in_words(seen: dict[str, Any]) -> str:
     return ", ".join(f"{node}: {value}" for node, value in seen.items())
 
 
 def _paths(node: NodeEvidence) -> str | None:
-    commands = node.look("commands")
-    if not isinstance(commands, dict) or not commands:
+    commands = _table(node, "commands")
+    if commands is None:
         return None
     paths = [one.get("path") for _name, one in sorted(commands.items()) if isinstance(one, dict)]
     return ", ".join(str(install_path(str(path)) or path) for path in paths)
@@ -112,72 +125,66 @@ def _port_taken(evidence: Evidence) -> Iterator[Hit]:
 
 
 def _port_and_service(node: NodeEvidence, service: str) -> tuple[bool, bool] | None:
-    listening = node.look("metadata_listening")
+    listening = _truth(node, "metadata_listening")
     if listening is False:
         return False, False
-    state, running = node.look("services", service, "state"), node.look("metadata_running")
-    runs = running if isinstance(running, bool) else state == "running" if state is not None else None
+    state, running = node.look("services", service, "state"), _truth(node, "metadata_running")
+    runs = running if running is not None else state == "running" if state is not None else None
     return None if listening is None or runs is None else (True, runs)
 
 
 def _starts_by_itself(evidence: Evidence) -> Iterator[Hit]:
-    for node, services in _each(evidence, say("how DataCoordinator's services start"), _services):
+    for node, services in _each(evidence, say("how DataCoordinator's services start"), lambda node: _table(node, "services")):
         for name, service in sorted(services.items()):
             startup = service.get("startup") if isinstance(service, dict) else None
             if startup in ("auto", "disabled"):
                 yield Hit(say("{node}: service '{name}' is set to {startup}", node=node.name, name=name, startup=startup), node.name)
 
 
-def _services(node: NodeEvidence) -> dict[str, Any] | None:
-    """None when there is none to see: on a node that has DataCoordinator there is at least one."""
-    services = node.look("services")
-    return services if isinstance(services, dict) and services else None
-
-
 def _silent_endpoints(evidence: Evidence) -> Iterator[Hit]:
     if not evidence.need_settings().endpoints:
         raise Missing(say("at which address clients reach the services: [[clusters.{name}.endpoints]]", name=evidence.cluster))
-    for node, endpoints in _each(evidence, say("whether the endpoints answer"), lambda node: node.look("endpoints")):
-        for name, answers in sorted(endpoints.items() if isinstance(endpoints, dict) else ()):
+    for node, endpoints in _each(evidence, say("whether the endpoints answer"), lambda node: _table(node, "endpoints")):
+        for name, answers in sorted(endpoints.items()):
             if answers is False:
                 yield Hit(say("{node}: endpoint '{name}' does not answer", node=node.name, name=name), node.name)
 
 
 def _bad_folder(evidence: Evidence) -> Iterator[Hit]:
-    for node, local in _each(evidence, say("whether the node folder is on a local disk"), lambda node: node.look("folder", "local")):
+    for node, local in _each(evidence, say("whether the node folder is on a local disk"), lambda node: _truth(node, "folder", "local")):
         if not local:
             yield Hit(say("{node}: the node folder is on another machine's disk", node=node.name), node.name)
 
 
 def _locked_folder(evidence: Evidence) -> Iterator[Hit]:
-    for node, writable in _each(evidence, say("whether the node folder can be written"), lambda node: node.look("folder", "writable")):
+    for node, writable in _each(evidence, say("whether the node folder can be written"), lambda node: _truth(node, "folder", "writable")):
         if not writable:
             yield Hit(say("{node}: this user cannot write the node folder", node=node.name), node.name)
 
 
 def _lacks_commands(evidence: Evidence) -> Iterator[Hit]:
-    for node, commands in _each(evidence, say("whether the services' commands are there"), lambda node: node.look("commands")):
-        for name, command in sorted(commands.items() if isinstance(commands, dict) else ()):
+    for node, commands in _each(evidence, say("whether the services' commands are there"), lambda node: _table(node, "commands")):
+        for name, command in sorted(commands.items()):
             if isinstance(command, dict) and command.get("exists") is False:
                 values = {"node": node.name, "name": name, "path": command.get("path", "-")}
                 yield Hit(say("{node}: the command of '{name}' is not there: {path}", **values), node.name)
 
 
 def _lacks_tools(evidence: Evidence) -> Iterator[Hit]:
-    for node, tools in _each(evidence, say("whether CLUSTERPRO's commands are there"), lambda node: node.look("tools")):
-        lacking = sorted(name for name, there in (tools.items() if isinstance(tools, dict) else ()) if not there)
+    for node, tools in _each(evidence, say("whether CLUSTERPRO's commands are there"), lambda node: _table(node, "tools")):
+        lacking = sorted(name for name, there in tools.items() if not there)
         if lacking:
             yield Hit(say("{node}: not found: {names}", node=node.name, names=", ".join(lacking)), node.name)
 
 
 def _not_callable(evidence: Evidence) -> Iterator[Hit]:
-    for node, called in _each(evidence, say("whether dcsup can be called"), lambda node: node.look("dcsup", "callable")):
+    for node, called in _each(evidence, say("whether dcsup can be called"), lambda node: _truth(node, "dcsup", "callable")):
         if not called:
             yield Hit(say("{node}: `dcsup` in [node] does not run, or does not answer as a hook", node=node.name), node.name)
 
 
 def _silent_redis(evidence: Evidence) -> Iterator[Hit]:
-    for node, reachable in _each(evidence, say("whether Redis answers"), lambda node: node.look("redis", "reachable")):
+    for node, reachable in _each(evidence, say("whether Redis answers"), lambda node: _truth(node, "redis", "reachable")):
         if not reachable:
             why = node.look("redis", "why") or "-"
             yield Hit(say("{node}: Redis does not answer ({why})", node=node.name, why=why), node.name)
@@ -192,7 +199,7 @@ def _wrong_clock(evidence: Evidence) -> Iterator[Hit]:
 
 def _skew_s(node: NodeEvidence) -> float | None:
     skew_s = node.look("redis", "clock_s")
-    return float(skew_s) if isinstance(skew_s, (int, float)) else None
+    return float(skew_s) if type(skew_s) in (int, float) and math.isfinite(skew_s) else None
 
 
 # --- the rules ----------------------------------------------------------------------------------------------------------------------
