@@ -28,7 +28,7 @@ if not defined ds_tag exit /b 0
 set "ds_aside=journal\.tmp-%ds_tag%-%1.%2.%3"
 >"%ds_aside%" echo ticket=%1
 set ds_more="n=%2" "service=%4" "verb=%5" "by=%6" "pid=" "born=" "boot=%ds_boot%" "mono=" "wall=" %ds_more%
-for %%p in (%ds_more%) do >>"%ds_aside%" echo %%~p
+for %%w in (%ds_more%) do >>"%ds_aside%" echo %%~w
 ren "%ds_aside%" "%1.%2.%3" 2>nul
 if exist "%ds_aside%" del /q "%ds_aside%" >nul 2>&1
 exit /b 0
@@ -193,7 +193,7 @@ if not defined ds_boot exit /b 0
 set "ds_name=%ds_boot%-%DCSUP_GROUP%-%ds_tag%-%ds_script%"
 set "ds_aside=tickets\.tmp-%ds_name%"
 set ds_more="ticket=%ds_name%" "boot=%ds_boot%" "group=%DCSUP_GROUP%" "script=%ds_script%" "pid=" "commands=%ds_commands%"
-for %%p in (%ds_more%) do >>"%ds_aside%" echo %%~p
+for %%w in (%ds_more%) do >>"%ds_aside%" echo %%~w
 for /l %%n in (1,1,%ds_commands%) do call :list_command %%n
 if not exist "%ds_aside%" exit /b 0
 >>"%ds_aside%" set /p "=event=%CLP_EVENT%" <nul

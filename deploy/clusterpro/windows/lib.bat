@@ -132,7 +132,7 @@ if not defined ds_tag set "ds_aside=nul"
 >"%ds_aside%" echo type=%1
 >>"%ds_aside%" echo source=script
 >>"%ds_aside%" echo boot=%ds_boot%
-for %%p in (%ds_more%) do >>"%ds_aside%" echo %%~p
+for %%w in (%ds_more%) do >>"%ds_aside%" echo %%~w
 exit /b 0
 
 :end_fact
@@ -202,8 +202,8 @@ call "%ds_here%dcsup-env.bat"
 if not defined DCSUP set "DCSUP=dcsup"
 if not defined DCSUP_ACK_TIMEOUT set "DCSUP_ACK_TIMEOUT=4"
 if not defined DCSUP_LANG set "DCSUP_LANG=en"
-for %%p in ("START_DEADLINE 600" "STOP_DEADLINE 600" "COMMAND_LIMIT 300" "INTERVAL 10" "POLL_LIMIT 30") do call :whole %%~p
-for %%p in ("CONFIRM 1" "HOOK_SILENCE 5" "SITE_LIMIT 60" "BOOT_LIMIT 5") do call :whole %%~p
+for %%w in ("START_DEADLINE 600" "STOP_DEADLINE 600" "COMMAND_LIMIT 300" "INTERVAL 10" "POLL_LIMIT 30") do call :whole %%~w
+for %%w in ("CONFIRM 1" "HOOK_SILENCE 5" "SITE_LIMIT 60" "BOOT_LIMIT 5") do call :whole %%~w
 if defined CLP_EVENT set "CLP_EVENT=%CLP_EVENT:"=%"
 if defined CLP_DISK set "CLP_DISK=%CLP_DISK:"=%"
 if defined CLP_SERVER set "CLP_SERVER=%CLP_SERVER:"=%"
@@ -249,7 +249,8 @@ set /a ds_seq+=1, ds_tries+=1
 if %ds_tries% gtr 1000 exit /b 0
 if exist "run\%ds_seq%\" goto :next_tag
 if exist "tickets\*-%ds_seq%-st*" goto :next_tag
-ver >nul
+rem a command of cmd's own that succeeds need not say so: only a routine's end does
+call :succeed
 md "run\%ds_seq%" 2>nul
 if errorlevel 1 goto :next_tag
 if not exist "run\%ds_seq%\" exit /b 0
@@ -257,6 +258,9 @@ set "ds_tag=%ds_seq%"
 >run\seq echo %ds_seq%
 set /a ds_old=ds_seq-200
 if exist "run\%ds_old%\" rd /s /q "run\%ds_old%" 2>nul
+exit /b 0
+
+:succeed
 exit /b 0
 
 rem :find_boot: sets ds_boot to this boot's id, letters and digits, the same that the worker finds; empty: unknown

@@ -25,6 +25,7 @@ if not "%ds_code%"=="40" goto :plain
 set "ds_end_code="
 if exist "watch\%ds_service%.code" <"watch\%ds_service%.code" set /p ds_end_code=
 if not defined ds_end_code goto :plain
+for /f "delims=0123456789" %%x in ("%ds_end_code%") do goto :plain
 if "%ds_end_code%"=="0" set "ds_end_code=1"
 exit /b %ds_end_code%
 
