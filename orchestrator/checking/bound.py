@@ -79,7 +79,7 @@ def script_bounds(cluster: ClusterSettings) -> tuple[Bound, Bound]:
 
 def start_bound(cluster: ClusterSettings) -> Bound:
     """The longest that the start script may take."""
-    deadline_s, limit_s, poll_s = cluster.start.deadline, cluster.start.command_limit, cluster.watch.poll_limit
+    deadline_s, limit_s, poll_s = cluster.start.deadline, command_limit_s(cluster), cluster.watch.poll_limit
     own_s = [2 * poll_s + limit_s + wait_s(service) for service in cluster.services]
     early = [*_early_hook(cluster, limit_s), *_own_starts(own_s)]
     early_polls = [
@@ -95,7 +95,7 @@ def start_bound(cluster: ClusterSettings) -> Bound:
 
 def stop_bound(cluster: ClusterSettings) -> Bound:
     """The longest that the stop script may take."""
-    deadline_s, limit_s, count = cluster.stop.deadline, cluster.stop.command_limit, len(cluster.services)
+    deadline_s, limit_s, count = cluster.stop.deadline, command_limit_s(cluster), len(cluster.services)
     early = [*_early_hook(cluster, limit_s), *_own_stops(count, limit_s)]
     late = [*_late_hook(deadline_s, limit_s), *_own_stops(count - 1, limit_s)]
     worst = _longest(early, [_whole_hook(deadline_s)], late if count > 1 else ())
@@ -113,8 +113,13 @@ def wait_s(service: ServiceSettings) -> float:
     return WAIT_SERVER_S if service.kind == "server" else WAIT_OTHER_S
 
 
+def command_limit_s(cluster: ClusterSettings) -> float:
+    """The scripts know one limit for all commands (DCSUP_COMMAND_LIMIT), for each may meet a command of the other: the longer one."""
+    return max(cluster.start.command_limit, cluster.stop.command_limit)
+
+
 def _before(cluster: ClusterSettings) -> list[Part]:
-    ground_s = max(cluster.start.command_limit, cluster.stop.command_limit) + LAUNCHER_GRACE_S + SEE_GONE_S
+    ground_s = command_limit_s(cluster) + LAUNCHER_GRACE_S + SEE_GONE_S
     return [
         Part(say("the boot's id"), BOOT_LIMIT_S),
         Part(say("a command of an older ticket that still runs (N6)"), ground_s),

@@ -421,7 +421,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "C-timeout", say("dcsup knows the script timeout"), "error", _BOTH,
-        say("the bound of the scripts' run time is reckoned against it (NODE.md)"),
+        say("how long the scripts may take at the worst is compared with it"),
         say("set `clusterpro.script_timeout` to CLUSTERPRO's value"),
         _timeouts_differ, "inferred",
     ),

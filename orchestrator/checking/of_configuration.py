@@ -308,13 +308,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "N-bound-start", say("the start script ends within CLUSTERPRO's script timeout, with dcsup in any state"), "error", _CLP,
         say("CLUSTERPRO ends a script that takes longer and counts it as failed"),
-        say("lower start.deadline or start.command_limit, or raise the script timeout in CLUSTERPRO and in `clusterpro.script_timeout`"),
+        say("lower start.deadline or both command_limits, or raise the script timeout in CLUSTERPRO and in `clusterpro.script_timeout`"),
         lambda evidence: _exceeds(evidence, start_bound(evidence.need_settings()), "start"),
     ),
     Rule(
         "N-bound-stop", say("the stop script ends within CLUSTERPRO's script timeout, with dcsup in any state"), "error", _CLP,
         say("a stop script that takes longer has failed for CLUSTERPRO, whose default then is to shut the operating system down"),
-        say("lower stop.deadline or stop.command_limit, or raise the script timeout in CLUSTERPRO and in `clusterpro.script_timeout`"),
+        say("lower stop.deadline or both command_limits, or raise the script timeout in CLUSTERPRO and in `clusterpro.script_timeout`"),
         lambda evidence: _exceeds(evidence, stop_bound(evidence.need_settings()), "stop"),
     ),
     Rule(
