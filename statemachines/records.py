@@ -159,7 +159,7 @@ def claim_move(state: ClusterState, record: FailoverStatus) -> bool:
 
 
 BEFORE_MS = 60_000.0
-"""What clients or the manager noticed at most this long before the first symptom that was known belongs to the failover."""
+"""What the manager noticed at most this long before the first symptom that was known belongs to the failover."""
 
 
 def note_outages(state: ClusterState, record: FailoverStatus) -> None:
@@ -172,7 +172,7 @@ def note_outages(state: ClusterState, record: FailoverStatus) -> None:
 
 def _belongs(outage: Outage, record: FailoverStatus) -> bool:
     symptom_ms, end_ms = record.points["symptom"], _end_ms(record)
-    reaches_it = outage.up_ms is None or outage.up_ms >= symptom_ms or outage.down_ms >= symptom_ms - BEFORE_MS
+    reaches_it = outage.up_ms is None or outage.up_ms >= symptom_ms
     return reaches_it and outage.down_ms <= end_ms
 
 
