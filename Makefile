@@ -8,7 +8,7 @@ demo: setup
 	.venv/bin/dcsup demo
 
 test: setup check
-	$(PY) -m pytest tests -n auto --dist loadfile
+	$(PY) -m pytest tests -n auto --dist loadfile --no-loadscope-reorder
 
 check: setup
 	.venv/bin/ruff check .
