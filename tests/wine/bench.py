@@ -157,18 +157,21 @@ class Node:
         (self.bin / f"dcstatus-{name}.bat").write_bytes(as_rendered(STATUS.format(**words)))
 
     def configure(self, **settings: str | None) -> None:
-        """Write dcsup-env.bat; what is given stays for later calls, None takes a setting out."""
+        """Write dcsup-env.bat; what is given stays for later calls, None takes back what was given, an empty text leaves the setting out.
+
+        Limits are long: a second of the scripts is a few hundredths here, and this machine may be slow.
+        """
         self.settings.update(settings)
         values: dict[str, str | None] = {
             "DCSUP": f'"{windows_path(self.bin / "dcsup.exe")}"', "DCSUP_FOLDER": windows_path(self.folder), "DCSUP_GROUP": GROUP,
             "DCSUP_BOOT_FILE": windows_path(self.home / "boot"), "DCSUP_SERVICES": " ".join(self.services), "DCSUP_LANG": "en",
-            "CLP_BIN": windows_path(self.bin), "DCSUP_HOOK_SILENCE": "5", "DCSUP_START_DEADLINE": "60", "DCSUP_STOP_DEADLINE": "60",
-            "DCSUP_INTERVAL": "10", "DCSUP_POLL_LIMIT": "30", "DCSUP_COMMAND_LIMIT": "60",
+            "CLP_BIN": windows_path(self.bin), "DCSUP_HOOK_SILENCE": "100", "DCSUP_START_DEADLINE": "600", "DCSUP_STOP_DEADLINE": "600",
+            "DCSUP_INTERVAL": "10", "DCSUP_POLL_LIMIT": "300", "DCSUP_COMMAND_LIMIT": "600",
         }  # fmt: skip
         for service in self.services:
             values[f"DCSUP_COMMAND_{service}"] = f'"{windows_path(self.bin / f"dc{service}.bat")}"'
             values[f"DCSUP_STATUS_{service}"] = f'"{windows_path(self.bin / f"dcstatus-{service}.bat")}"'
-        values |= self.settings
+        values |= {key: value for key, value in self.settings.items() if value is not None}
         lines = [f"set {key}={value}" if value.startswith('"') else f'set "{key}={value}"' for key, value in values.items() if value]
         (self.scripts / "dcsup-env.bat").write_bytes(as_rendered("".join(f"{line}\n" for line in lines)))
 

@@ -38,7 +38,7 @@ def test_code_40_of_a_stop_goes_by_the_end_state(make_node: MakeNode) -> None:
 
 def test_a_hook_without_a_sign_of_life_is_not_waited_for(make_node: MakeNode) -> None:
     """DCSUP_HOOK_SILENCE seconds, counted by the script, without Python."""
-    node = make_node("server")
+    node = make_node("server", DCSUP_HOOK_SILENCE="5")
     assert node.run("start", CLP_EVENT="START", MODE="hang")[0] == 0
     assert node.runs() == ["server recover"]
     assert node.facts()[0]["reason"] == "hook-silent"

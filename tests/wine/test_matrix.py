@@ -21,7 +21,8 @@ def perform(node: Node, case: Case) -> Expected:
     node.calls_path.unlink(missing_ok=True)
     for service in case.services.split():
         node.put(service, *(["up"] if case.script == "stop" else []), *(["fail"] if case.fails else []))
-    node.configure(DCSUP=f'"{windows_path(node.bin / ("none.exe" if case.dcsup == "missing" else "dcsup.exe"))}"')
+    dcsup = windows_path(node.bin / ("none.exe" if case.dcsup == "missing" else "dcsup.exe"))
+    node.configure(DCSUP=f'"{dcsup}"', DCSUP_HOOK_SILENCE="5" if case.dcsup == "hang" else None)
     code, _ = node.run(case.script, **case.environment())
     for service in case.services.split():
         node.take(service, "up", "fail")

@@ -33,7 +33,7 @@ def wait_for_change(path: Path) -> None:
 
 def test_n1_the_ticket_is_there_before_the_hook_is_called(make_node: MakeNode) -> None:
     """N1: whole, with what CLUSTERPRO said and the list of commands; the hook gets its name and the script's sign of life."""
-    node = make_node()
+    node = make_node(DCSUP_HOOK_SILENCE="5")
     run = node.start("start", CLP_EVENT="FAILOVER", CLP_DISK="SUCCESS", CLP_SERVER="OTHER", CLP_SERVER_PREV="node1", MODE="hang")
     eventually(lambda: "DCSUP|hook|start" in node.calls())
     ticket = node.ticket("open")

@@ -39,7 +39,7 @@ def test_the_hooks_verdict_ends_the_watch_with_dcstatus_own_code(make_node: Make
 @pytest.mark.parametrize("mode", ["code-75", "code-40", "crash", "hang"])
 def test_whatever_else_the_hook_does_the_script_polls_for_itself(make_node: MakeNode, mode: str) -> None:
     """75, 40 without a code beside it, a crash, a hook that hangs: the guide's own loop goes on."""
-    node = make_node("agent server")
+    node = make_node("agent server", DCSUP_HOOK_SILENCE="5")
     node.put("server", "up")
     watch = node.start("watch", MODE=mode)
     eventually(lambda: node.calls().count("status server") >= 2)
@@ -106,5 +106,5 @@ def test_the_hook_gets_dcstatus_and_its_words_behind_two_dashes(make_node: MakeN
     folder = windows_path(node.folder)
     assert (node.folder / "words").read_text("cp932").strip() == (
         f'hook watch --folder "{folder}" --service server --boot boot1'
-        f' --parent-file "{folder}\\watch\\server.pulse" --interval 10 --poll-limit 30 --confirm 1 -- {status}'
+        f' --parent-file "{folder}\\watch\\server.pulse" --interval 10 --poll-limit 300 --confirm 1 -- {status}'
     )
