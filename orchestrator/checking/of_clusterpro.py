@@ -129,9 +129,10 @@ def _lacks_script(evidence: Evidence) -> Iterator[Hit]:
 
 
 def _not_one_caller(evidence: Evidence) -> Iterator[Hit]:
-    if not evidence.resources(*SCRIPTS):
+    names = {one.name.lower() for one in evidence.resources(*SCRIPTS)}
+    if not names:
         return
-    calling = [script.resource for script in evidence.need_scripts() if script.calls_dcsup]
+    calling = [script.resource for script in evidence.need_scripts() if script.calls_dcsup and script.resource.lower() in names]
     if len(calling) > 1:
         found = say("{count} script resources call dcsup: {names}", count=len(calling), names=", ".join(calling))
         yield Hit(found, evidence.in_clp_conf(evidence.need_group().place))

@@ -19,6 +19,9 @@ _SCRIPT_SIZE_MAX = 1_000_000
 _SCRIPTS_MAX = 2_000
 _SUFFIXES = frozenset({".bat", ".cmd", ".sh", ".ps1"})
 _COMMENT = re.compile(rb"^\s*(?:@?rem\b|::|#)", re.IGNORECASE)
+_CALL = re.compile(rb"dcsup(?:\.exe)?[\"'%}]*\s+hook\s+(?!watch\b|alert\b)|dcsup-(?:start|stop)\.(?:bat|cmd|sh)", re.IGNORECASE)
+"""A start or stop hook, as the rendered scripts call it; or the rendered fragment, called from a site's own script."""
+_SETTINGS = "dcsup.env"
 _COMMANDS = re.compile(r"(?:(?:[A-Za-z]:)?[\\/][^\"%|<>&*?\r\n]{0,250}?[\\/])?\b(dcserver|dcagent)(?:\.bat|\.sh|\.cmd)?\b", re.IGNORECASE)
 
 
@@ -85,14 +88,14 @@ def _scripts_in(folder: Path) -> tuple[Script, ...] | None:
 
 
 def _script(place: Path) -> Script:
-    files = [file for file in sorted(place.iterdir()) if file.suffix.lower() in _SUFFIXES and file.is_file()]
+    files = [file for file in sorted(place.iterdir()) if (file.suffix.lower() in _SUFFIXES or file.name == _SETTINGS) and file.is_file()]
     lines = [line for file in files for line in _live_lines(file)]
     text = b"\n".join(lines).decode("cp932", "replace")
     called = [(found[1].lower().removeprefix("dc"), clean(found[0])) for found in _COMMANDS.finditer(text)]
     commands: dict[str, str] = {}
     for kind, command in called:
         commands[kind] = commands.get(kind) or (command if _is_path(command) else "")
-    return Script(place.parent.name, place.name, any(b"dcsup" in line.lower() for line in lines), tuple(commands.items()))
+    return Script(place.parent.name, place.name, any(_CALL.search(line) for line in lines), tuple(commands.items()))
 
 
 def _is_path(command: str) -> bool:

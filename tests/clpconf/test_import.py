@@ -157,6 +157,20 @@ def test_scripts_tell_what_they_call_and_nothing_else(pulled: Path) -> None:
     assert read_exported(pulled).scripts is not None
 
 
+@pytest.mark.parametrize("platform", ["windows", "linux"])
+@pytest.mark.parametrize(("what", "calls"), [(("clusterpro",), True), (("clusterpro", "--fragment"), True), (("guide",), False)])
+def test_rendered_scripts_are_known(dcsup: Dcsup, pulled: Path, tmp_path: Path, platform: str, what: tuple[str, ...], calls: bool) -> None:
+    """The scripts that ask dcsup, the fragment of them, and the guide's own for going back are told apart (NODE.md: exactly one caller)."""
+    config, out = tmp_path / "dcsup.toml", pulled / "scripts" / "failover1" / "script1"
+    toml = dcsup("import", pulled).out.replace("FILL-IN", "redis://localhost:6379/0")
+    config.write_text(toml.replace("C:\\", "/c/").replace("\\", "/") if platform == "linux" else toml, encoding="utf-8")
+    (out / "start.bat").unlink()
+    assert dcsup("render", *what, "--config", config, "--out", out, "--platform", platform).code == 0
+    (script,) = read_exported(pulled).scripts or ()
+    assert script.calls_dcsup is calls
+    assert {kind for kind, _path in script.commands} == {"agent", "server"}
+
+
 def test_scripts_that_cannot_be_read_are_unknown(pulled: Path) -> None:
     """Half of them must not look like all of them."""
     (pulled / "scripts" / "failover1" / "script1" / "stop.bat").symlink_to(pulled / "nowhere")
