@@ -187,7 +187,11 @@ _COUNTED = {"errors": "error", "warnings": "warning", "notes": "information", "u
 
 
 def _paragraph(text: str, indent: int = 4) -> None:
-    print(textwrap.fill(text, _WIDTH, initial_indent=" " * indent, subsequent_indent=" " * indent, break_on_hyphens=False))
+    """Folded to the width; Japanese characters take two columns each."""
+    from rich.cells import cell_len
+
+    width = max(40, _WIDTH * len(text) // max(1, cell_len(text)))
+    print(textwrap.fill(text, width, initial_indent=" " * indent, subsequent_indent=" " * indent, break_on_hyphens=False))
 
 
 # --- the table of rules -------------------------------------------------------------------------------------------------------------
