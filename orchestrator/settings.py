@@ -236,6 +236,8 @@ class _Reader:
                 return not any(wrong[:3] in (services, where[:3]) for wrong in self.mistakes)
             case ("clusters", _, "services", int(), _):
                 return (*where[:4], "kind") not in self.mistakes
+            case ("clusters", cluster, "clusterpro", "servers", _):
+                return not any(wrong[:3] == ("clusters", cluster, "nodes") for wrong in self.mistakes)
             case ("clusters", cluster, "endpoints", int(), "service"):
                 return not any(wrong[:3] == ("clusters", cluster, "services") for wrong in self.mistakes)
         return True
@@ -258,7 +260,11 @@ class _Reader:
                 around.sort(key=lambda service: service["kind"])
             case ("node", *_):
                 self.repaired.pop("node", None)
-            case ("clusters", _, "services", int(), "verbs" | "databases") | ("clusters", _, "endpoints", int(), "service"):
+            case (
+                ("clusters", _, "services", int(), "verbs" | "databases")
+                | ("clusters", _, "endpoints", int(), "service")
+                | ("clusters", _, "clusterpro", "servers", _)
+            ):
                 del around[key]
             case _:
                 around[key] = self._stand_in(where)

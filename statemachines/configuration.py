@@ -183,6 +183,10 @@ class ClusterproSettings(Section):
     """Of the script resource; a script must return within it in any case (NODE.md, the bound)."""
     site_limit: Positive = 60.0
     """How long one piece of the site's own code may take (G43)."""
+    group: Annotated[str, Field(min_length=1)] | None = None
+    """The group's name there, where it is not `group`: capitals, `_`, Japanese."""
+    servers: dict[Name, Annotated[str, Field(min_length=1)]] = {}
+    """Node -> its server's name there, where it is not the node's."""
 
 
 class ClusterSettings(Section):
@@ -216,6 +220,13 @@ class ClusterSettings(Section):
     @model_validator(mode="after")
     def _consistent(self) -> ClusterSettings:
         _refuse([*self._clashes_of_services(), *self._clashes_of_kinds(), *self._clashes_of_nodes(), *self._clashes_of_endpoints()])
+        _refuse(
+            [
+                Clash(("clusterpro", "servers", name), "there is no node '{name}'", {"name": name})
+                for name in self.clusterpro.servers
+                if name not in self.nodes
+            ]
+        )
         return self
 
     def _clashes_of_kinds(self) -> list[Clash]:
@@ -269,6 +280,15 @@ class ClusterSettings(Section):
             for other in dict.fromkeys(self.nodes)
             if one != other and other.startswith(one)
         ]
+
+    @property
+    def group_there(self) -> str:
+        """What CLUSTERPRO calls the group."""
+        return self.clusterpro.group or self.group
+
+    def server_there(self, node: str) -> str:
+        """What CLUSTERPRO calls a node."""
+        return self.clusterpro.servers.get(node, node)
 
     def service(self, name: str) -> ServiceSettings | None:
         return next((service for service in self.services if service.name == name), None)

@@ -55,6 +55,14 @@ def status_argv(clpstat: Sequence[str]) -> list[str]:
     return [*clpstat] if "--long" in clpstat else [*clpstat, "--long"]
 
 
+def in_our_names(view: View, cluster: ClusterSettings) -> View:
+    """The view with the servers called as dcsup calls the nodes."""
+    ours = {cluster.server_there(node): node for node in cluster.nodes}
+    servers = {ours.get(name, name): state for name, state in view.servers.items()}
+    current = None if view.current is None else ours.get(view.current, view.current)
+    return dataclasses.replace(view, servers=servers, current=current)
+
+
 def group_argv(clpgrp: Sequence[str], group: str) -> list[str]:
     """The configured `clpgrp` with `-n GROUP` behind it."""
     return [*clpgrp, "-n", group]
@@ -239,7 +247,7 @@ class ClusterWatch:
         if node.clpstat:
             commands["clpstat"] = status_argv(node.clpstat)
         if node.clpgrp:
-            commands["clpgrp"] = group_argv(node.clpgrp, self._cluster.group)
+            commands["clpgrp"] = group_argv(node.clpgrp, self._cluster.group_there)
         return {name: Run(argv, limit_s, encoding=node.encoding) for name, argv in commands.items()}
 
     def _take(self, began: float) -> None:
@@ -278,10 +286,10 @@ class ClusterWatch:
                     faults.append(str(error))
         if reading is None:
             raise ViewError("; ".join(faults))
-        return Reading(reading.view, (*reading.faults, *faults))
+        return Reading(in_our_names(reading.view, self._cluster), (*reading.faults, *faults))
 
     def _read(self, name: str, outcome: Outcome, before: Reading | None) -> Reading:
-        group, nodes = self._cluster.group, self._cluster.nodes
+        group, nodes = self._cluster.group_there, [self._cluster.server_there(node) for node in self._cluster.nodes]
         if name == "rest":
             return restview.parse(restview.output_of(outcome.output, outcome.error), group, nodes)
         text = output_of(outcome, name)

@@ -129,13 +129,13 @@ class Evidence:
 
     def need_group(self) -> Group:
         """The group that is supervised, as CLUSTERPRO has it."""
-        exported, wanted = self.need_exported(), None if self.settings is None else self.settings.group
+        exported, wanted = self.need_exported(), None if self.settings is None else self.settings.group_there
         if wanted is None:
             groups = [group for group in exported.conf.groups if exported.conf.of_group(group, *SCRIPTS)]
             if len(groups) == 1:
                 return groups[0]
             raise Missing(say("without a dcsup.toml it is not known which group is meant"))
-        found = [group for group in exported.conf.groups if group.name == wanted or legal_name(group.name, "") == wanted]
+        found = [group for group in exported.conf.groups if wanted.lower() in (group.name.lower(), legal_name(group.name, ""))]
         if not found:
             raise Missing(say("the CLUSTERPRO configuration has no group '{name}'", name=wanted))
         return found[0]

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from orchestrator.checking.evidence import Evidence, Missing, known
 from orchestrator.checking.rules import Hit, Rule, Source
 from orchestrator.clpconf.model import ACTIVATION_EXTRA_S, DISKS, SCRIPTS, STOP_AND_SHUT_DOWN, Monitor, Resource
-from orchestrator.clpconf.naming import legal_name, node_names
 from orchestrator.said import say
 
 _OLDEST = (4, 3)
@@ -26,8 +25,8 @@ def _oddities(evidence: Evidence) -> Iterator[Hit]:
 
 def _no_group(evidence: Evidence) -> Iterator[Hit]:
     conf = evidence.need_exported().conf
-    wanted = evidence.need_settings().group
-    if not any(wanted in (group.name, legal_name(group.name, "")) for group in conf.groups):
+    wanted = evidence.need_settings().group_there
+    if not any(wanted.lower() == group.name.lower() for group in conf.groups):
         there = ", ".join(group.name for group in conf.groups) or "-"
         yield Hit(say("CLUSTERPRO has no group '{name}'; it has: {there}", name=wanted, there=there), evidence.at("group"))
 
@@ -35,10 +34,11 @@ def _no_group(evidence: Evidence) -> Iterator[Hit]:
 def _other_nodes(evidence: Evidence) -> Iterator[Hit]:
     group, conf = evidence.need_group(), evidence.need_exported().conf
     order = group.order or tuple(server.name for server in conf.servers)
-    mapped, ours = list(node_names(order).values()), evidence.need_settings().nodes
+    settings = evidence.need_settings()
+    ours = [settings.server_there(node) for node in settings.nodes]
     if not order:
         raise Missing(say("the CLUSTERPRO configuration does not tell the group's servers"))
-    if mapped != ours and [name.lower() for name in order] != ours:
+    if [name.lower() for name in order] != [name.lower() for name in ours]:
         values = {"ours": ", ".join(ours), "theirs": ", ".join(order)}
         yield Hit(say("`nodes` is {ours}; the group's failover policy is {theirs}", **values), evidence.at("nodes"))
 

@@ -17,6 +17,7 @@ CORE = (
     mark("only an agent connects to databases (G2)"),
     mark("two endpoints are called '{name}'"),
     mark("there is no service '{service}'"),
+    mark("there is no node '{name}'"),
     mark("a service of kind '{kind}' needs '{key}'"),
     mark("a service of kind '{kind}' has no '{key}'"),
     mark("set either url (a Redis of your own) or embedded (a folder), and not both"),

@@ -62,7 +62,7 @@ class Wish:
 
     def argv(self, server: str) -> list[str]:
         """The command that moves the group; it is also what a person would type."""
-        return [*(self.node.clpgrp or ["clpgrp"]), "-m", self.settings.group, "-a", server]
+        return [*(self.node.clpgrp or ["clpgrp"]), "-m", self.settings.group_there, "-a", server]
 
 
 @dataclass(frozen=True)
@@ -189,15 +189,16 @@ def _of_target(state: State, wish: Wish) -> Iterator[Said]:
         yield say("the group runs on {node} already", node=wish.to)
     if node is None or not node["present"]:
         yield say("{node} shows no sign of life: its dcsup worker does not run, or cannot reach Redis", node=wish.to)
-    seen = _server(state, wish.to)[1]
+    seen = _server(state, wish)[1]
     if seen not in (None, "online", "caution", "unknown"):
         yield say("the cluster manager says that {node} is {state}", node=wish.to, state=seen)
 
 
-def _server(state: State, node: str) -> tuple[str, str | None]:
-    """What the cluster manager calls a node, and its state there; where it prints no such name, ours."""
+def _server(state: State, wish: Wish) -> tuple[str, str | None]:
+    """What the cluster manager calls the node to move to, and its state there."""
     servers = (state["view"] or {}).get("servers", {})
-    return next(((name, words) for name, words in servers.items() if name.lower() == node), (node, None))
+    seen, words = next(((name, words) for name, words in servers.items() if name.lower() == wish.to), (wish.to, None))
+    return wish.settings.clusterpro.servers.get(wish.to, seen), words
 
 
 def _refuse(found: list[Said]) -> None:
@@ -229,7 +230,7 @@ def _confirm(arguments: argparse.Namespace, state: State, wish: Wish) -> None:
 def _move(configuration: Configuration, wish: Wish, state: State, *, as_json: bool) -> int:
     followed = Followed({one["id"] for one in state["failovers"]})
     try:
-        _follow(configuration, wish, _asked(wish, _server(state, wish.to)[0]), followed)
+        _follow(configuration, wish, _asked(wish, _server(state, wish)[0]), followed)
     except KeyboardInterrupt:
         output.remark(say("no longer followed; what was asked of the cluster manager goes on. `dcsup status` shows how it stands"))
         raise
@@ -247,7 +248,7 @@ def _by_rest(wish: Wish, server: str) -> Callable[[], Ended | None]:
 
     assert wish.node.rest is not None
     try:
-        move(wish.node.rest, wish.settings.group, server)
+        move(wish.node.rest, wish.settings.group_there, server)
         ended = Ended(True, "accepted by the RESTful API")
     except RestError as error:
         ended = Ended(error.accepted is None, str(error))  # not known: what is seen of the move decides

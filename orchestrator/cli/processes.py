@@ -17,7 +17,8 @@ def add(commands: options.Commands) -> None:
     options.config(orchestrator)
     worker = options.add_command(commands, "worker", _("run this node's worker"), run_worker)
     options.config(worker)
-    commands.add_parser("up", help=_("--sandbox: bring up a cluster on this machine and keep it, to try things by hand; --list-shapes names the kinds"))
+    help = _("--sandbox: bring up a cluster on this machine and keep it, to try things by hand; --list-shapes names the kinds")
+    commands.add_parser("up", help=help)
     commands.add_parser("demo", help=_("play the whole story on the sandbox: failovers, moves, crashes, and what dcsup makes of them"))
     commands.add_parser("hook", help=_("what CLUSTERPRO's scripts call: start, stop, watch, alert"))
 

@@ -64,8 +64,9 @@ class RealEyes:
         if self._node is None or not self._node.clpgrp:
             return None
         try:
-            outcome = _run(group_argv(self._node.clpgrp, self._settings.group), self._node.encoding)
-            return parse_clpgrp(output_of(outcome, "clpgrp"), self._settings.nodes)
+            outcome = _run(group_argv(self._node.clpgrp, self._settings.group_there), self._node.encoding)
+            ours = {self._settings.server_there(node): node for node in self._settings.nodes}
+            return tuple(ours.get(name, name) for name in parse_clpgrp(output_of(outcome, "clpgrp"), list(ours)))
         except ViewError:
             return None
 

@@ -68,7 +68,11 @@ def _service(draft: Draft, service: Service) -> list[Line]:
 
 def _clusterpro(draft: Draft) -> list[Line]:
     timeout = f"{draft.script_timeout_s:g}"
-    return [f"[clusters.{draft.cluster}.clusterpro]", draft.timeout_said, f"script_timeout = {timeout}"]
+    lines: list[Line] = [f"[clusters.{draft.cluster}.clusterpro]", draft.timeout_said, f"script_timeout = {timeout}"]
+    if draft.group_there != draft.group:
+        lines.append(f"group = {text(draft.group_there)}")
+    servers = ", ".join(f"{text(node)} = {text(host)}" for host, node in draft.nodes.items() if host != node)
+    return [*lines, f"servers = {{ {servers} }}"] if servers else lines
 
 
 def _metadata(draft: Draft) -> Iterator[list[Line]]:

@@ -87,7 +87,7 @@ class _Page:
             say(
                 "Group `{group}` on {nodes} (in order of priority). Written by `dcsup render clusterpro` from dcsup.toml; render again "
                 "when it changes.",
-                group=self.cluster.group, nodes=names,
+                group=self.cluster.group_there, nodes=names,
             )
         )  # fmt: skip
         yield from self._text(
@@ -292,7 +292,7 @@ class _Page:
         yield say("interval"), interval, why
         yield say("retry"), "0", say("the watch script has confirmed it already")
         yield say("monitoring"), say("while the resource is active"), say("a standby has nothing to watch")
-        yield say("recovery target"), say("the group `{group}`", group=self.cluster.group), say("all of it moves together")
+        yield say("recovery target"), say("the group `{group}`", group=self.cluster.group_there), say("all of it moves together")
         yield say("recovery action"), say("failover: reactivation 0, failover 1"), say("G22, G40")
         yield say("final action"), say("no operation"), say("the node itself is not at fault")
 

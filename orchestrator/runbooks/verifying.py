@@ -154,7 +154,8 @@ def _group_known(case: Case) -> Finding:
     found = where(case.eyes)
     if found is None:
         return _unknown(say("the cluster manager cannot be asked from here"))
-    return _yes(say("the cluster manager knows the group {group}; it is on {nodes}", group=case.shape.settings.group, nodes=_names(found)))
+    group = case.shape.settings.group_there
+    return _yes(say("the cluster manager knows the group {group}; it is on {nodes}", group=group, nodes=_names(found)))
 
 
 def _group_on(case: Case) -> Finding:

@@ -54,6 +54,6 @@ def word(step: Step, shape: Shape, values: Mapping[str, str], language: str) -> 
 def facts(shape: Shape) -> dict[str, str]:
     """What the settings themselves say."""
     return {
-        "cluster": shape.name, "group": shape.settings.group, "nodes": ", ".join(shape.settings.nodes), "first": shape.first,
+        "cluster": shape.name, "group": shape.settings.group_there, "nodes": ", ".join(shape.settings.nodes), "first": shape.first,
         "metadata_service": shape.metadata.service, "metadata_port": str(shape.metadata.port), "memory_mb": "512",
     }  # fmt: skip

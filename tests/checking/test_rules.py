@@ -215,6 +215,8 @@ def told_by(rule: Rule, evidence: Evidence) -> set[str]:
         ("G30-account", installation(second=((f"services.{META}.account", "NODEB\\necsys"),))),
         ("G31-port", installation(second=(("metadata_listening", True), (f"services.{META}.state", "running")))),
         ("C-nodes", installation(settings=(("clusters.pair.nodes", ["nodea", "nodeb"]),))),
+        ("C-nodes", installation(conf=(("NodeB", "DB_2"),), settings=(("clusters.pair.clusterpro", {"servers": {"nodeb": "DB_2"}}),))),
+        ("C-group", installation(conf=(("failover1", "Fail_1"),), settings=(("clusters.pair.clusterpro", {"group": "Fail_1"}),))),
         ("C-normal", installation(conf=(("<normalval>0<", "<normalval>0,2,4-6<"),))),
         ("N-clock", installation(second=(("redis.clock_s", -0.4),))),
     ],

@@ -249,6 +249,20 @@ def test_the_name_that_the_cluster_manager_prints_is_used(dcsup: Dcsup, stage: S
     assert (stage.asked() or [])[-1] == "Node2"
 
 
+def test_the_names_that_a_site_set_are_used(dcsup: Dcsup, stage: Stage) -> None:
+    """Group and server as CLUSTERPRO calls them."""
+    file = stage.configuration
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text + '\n[clusters.demo.clusterpro]\ngroup = "Fail_1"\nservers = { node2 = "DB_2" }\n', encoding="utf-8")
+
+    def play() -> None:
+        stage.moves()
+        stage.says(0)
+
+    assert move(dcsup, stage, play).code == 0
+    assert (stage.asked() or [])[-3:] == ["Fail_1", "-a", "DB_2"]
+
+
 def test_ctrl_c_only_ends_the_following(stage: Stage) -> None:
     """It says that the move goes on; clpgrp is not interrupted and ends by itself."""
     running = process("move", "--config", stage.configuration, *ASKED)

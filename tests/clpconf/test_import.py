@@ -98,6 +98,14 @@ def test_names_that_dcsup_does_not_allow_are_mapped_and_said(dcsup: Dcsup, pulle
         assert words in answer.err
 
 
+def test_clusterpros_own_names_are_kept_for_its_commands(dcsup: Dcsup, pulled: Path) -> None:
+    """Its commands want the group's and the servers' names as it has them."""
+    (pulled / "clp.conf").write_bytes(sample(("NodeA", "DB_1"), ("failover1", "Failover_1")))
+    cluster = tomllib.loads(dcsup("import", pulled).out)["clusters"]["pair"]
+    assert (cluster["group"], cluster["clusterpro"]["group"]) == ("failover-1", "Failover_1")
+    assert cluster["clusterpro"]["servers"]["db-1"] == "DB_1"
+
+
 @pytest.mark.parametrize(
     "hosts",
     [["a", "ab", "abc"], ["db", "db"], ["A", "a"], ["日本", "東京"], ["x" * 40, "x" * 41], ["-", "--"], ["node1", "node1-x", "node1-y"]],

@@ -132,6 +132,13 @@ ONE_MISTAKE = {
         "clusters.pair.endpoints[1].name",
         "two endpoints are called 'a'",
     ),
+    "a server's name for no node": (
+        "[clusters.pair.watch]",
+        'clusterpro = { servers = { n9 = "NODE9" } }\n[clusters.pair.watch]',
+        9,
+        "clusters.pair.clusterpro.servers.n9",
+        "there is no node 'n9'",
+    ),
     "an endpoint of no service": (
         "[clusters.pair.watch]",
         'endpoints = [{ name = "a", host = "h", port = 1, service = "web" }]\n[clusters.pair.watch]',

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from deploy.sandbox.standins.clp_commands import render_status
-from workers.clusterview import group_argv, parse_clpgrp, parse_clpstat, status_argv, with_active
+from statemachines.configuration import ClusterproSettings, ClusterSettings, ServiceSettings
+from workers.clusterview import group_argv, in_our_names, parse_clpgrp, parse_clpstat, status_argv, with_active
 from workers.views import View, state_of
 
 NODES = ["node1", "node2"]
@@ -203,6 +204,20 @@ def test_the_options_are_put_behind_the_configured_commands() -> None:
     assert status_argv(["clpstat"]) == ["clpstat", "--long"]
     assert status_argv(["clpstat", "--long"]) == ["clpstat", "--long"]
     assert group_argv(["clpgrp"], "g1") == ["clpgrp", "-n", "g1"]
+
+
+def test_names_that_only_clusterpro_has_are_told_as_ours() -> None:
+    """Group and servers may be called there as dcsup allows no name: capitals, underscores."""
+    cluster = ClusterSettings(
+        group="failover-1",
+        nodes=NODES,
+        services=[ServiceSettings(name="server", kind="server")],
+        clusterpro=ClusterproSettings(group="Failover_1", servers={NODES[0]: "DB_1"}),
+    )
+    there = [cluster.server_there(node) for node in NODES]
+    text = long(group="Failover_1", current="DB_1").replace(NODES[0], "DB_1")
+    view = in_our_names(parse_clpstat(text, cluster.group_there, there).view, cluster)
+    assert (view.group_state, view.current, sorted(view.servers)) == ("online", NODES[0], sorted(NODES))
 
 
 @pytest.mark.parametrize("wide", [True, False])
