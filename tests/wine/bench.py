@@ -32,7 +32,7 @@ rem NAME VERB: behaves as the files beside it say
 >>"{calls}" echo run {name} %1
 if defined HALFWAY exit /b 1
 :hold
-if exist "{state}.hold" "{bin}\\ARMSLEEP.exe" 1 & goto :hold
+if exist "{state}.hold" "{bin}\\HOLD.exe" 1 & goto :hold
 if exist "{state}.fail" exit 3
 if "%1"=="start" if not exist "{state}.late" echo. >"{state}.up"
 if "%1"=="recover" if not exist "{state}.late" echo. >"{state}.up"
@@ -46,7 +46,7 @@ STATUS = """\
 @echo off
 >>"{calls}" echo status {name}
 :mute
-if exist "{state}.mute" "{bin}\\ARMSLEEP.exe" 1 & goto :mute
+if exist "{state}.mute" "{bin}\\HOLD.exe" 1 & goto :mute
 if exist "{state}.up" exit 0
 if exist "{state}.comes-up" ren "{state}.comes-up" "{name}.up"
 exit 7
@@ -140,7 +140,7 @@ class Node:
         for name, text in sources("windows").items():
             if "/" not in name:
                 (self.scripts / name).write_bytes(as_rendered(text, encoding))
-        for name in ("ARMSLEEP", "ARMBCAST", "CLPLOGCMD"):
+        for name in ("ARMSLEEP", "ARMBCAST", "CLPLOGCMD", "HOLD"):
             os.link(windows.bin / "record.exe", self.bin / f"{name}.exe")
         os.link(windows.bin / "dcsup.exe", self.bin / "dcsup.exe")
         self.services = services.split()
@@ -214,6 +214,10 @@ class Node:
         text = self.calls_path.read_text("utf-8") if self.calls_path.exists() else ""
         lines = [line.strip() for line in text.splitlines() if line.strip() != "ARMSLEEP|1"]
         return lines if polls else [line for line in lines if not line.startswith(("status ", "ARMSLEEP|", "DCSUP|", "end "))]
+
+    def steps(self) -> int:
+        """How many steps of one second the scripts have waited."""
+        return self.calls_path.read_text("utf-8").count("ARMSLEEP|1\n")
 
     def runs(self) -> list[str]:
         """The verbs that were run, in order."""

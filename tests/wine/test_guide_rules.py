@@ -199,7 +199,7 @@ def test_g43_the_sites_code_is_not_waited_for_beyond_its_limit(make_node: MakeNo
     node = make_node("server", DCSUP_SITE_LIMIT="2")
     node.place("before-stop", "exit 9")
     over = f'if not exist "{windows_path(node.home)}\\over" goto :hang'
-    node.place("after-stop", f':hang\n"{windows_path(node.bin)}\\ARMSLEEP.exe" 1\n{over}')
+    node.place("after-stop", f':hang\n"{windows_path(node.bin)}\\HOLD.exe" 1\n{over}')
     assert node.run("stop", CLP_EVENT="START", MODE=AWAY)[0] == 0
     (node.home / "over").write_text("")
     assert node.runs() == ["server faststop"]

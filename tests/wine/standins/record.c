@@ -1,5 +1,5 @@
 /* ARMSLEEP, ARMBCAST and CLPLOGCMD: one program under three names. It records its name and its arguments. As ARMSLEEP it then sleeps
-   RECORD_MS milliseconds for each second that was asked for. */
+   RECORD_MS milliseconds for each second that was asked for; as HOLD it does so without a record, for stand-ins that wait. */
 #include "recording.h"
 
 int wmain(int count, wchar_t **words)
@@ -16,8 +16,9 @@ int wmain(int count, wchar_t **words)
         wcscat(line, words[n]);
     }
     wcscat(line, L"\n");
-    record_line(line);
-    if (!wcscmp(name, L"ARMSLEEP"))
+    if (wcscmp(name, L"HOLD"))
+        record_line(line);
+    if (!wcscmp(name, L"ARMSLEEP") || !wcscmp(name, L"HOLD"))
         Sleep(_wtoi(words[1]) * (scale ? _wtoi(scale) : 20));
     return 0;
 }
