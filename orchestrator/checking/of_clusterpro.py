@@ -387,13 +387,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "C-group", say("CLUSTERPRO has the group"), "error", _BOTH,
         say("dcsup would look at a group that does not exist"),
-        say("set `group` to the failover group's name, in lower case"),
+        say("set `clusterpro.group` to the failover group's name as CLUSTERPRO has it"),
         _no_group, "seen",
     ),
     Rule(
         "C-nodes", say("`nodes` is the group's failover policy"), "warning", _BOTH,
         say("which node is the highest-priority one (G21), and which ones are standbys, would be told wrongly"),
-        say("name the same servers in the same order; `dcsup import` shows the names that dcsup allows"),
+        say("name the same servers in the same order; where CLUSTERPRO calls one otherwise, set `clusterpro.servers`"),
         _other_nodes, "seen",
     ),
     Rule(
