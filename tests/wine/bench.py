@@ -166,7 +166,8 @@ class Node:
             "DCSUP": f'"{windows_path(self.bin / "dcsup.exe")}"', "DCSUP_FOLDER": windows_path(self.folder), "DCSUP_GROUP": GROUP,
             "DCSUP_BOOT_FILE": windows_path(self.home / "boot"), "DCSUP_SERVICES": " ".join(self.services), "DCSUP_LANG": "en",
             "CLP_BIN": windows_path(self.bin), "DCSUP_HOOK_SILENCE": "100", "DCSUP_START_DEADLINE": "600", "DCSUP_STOP_DEADLINE": "600",
-            "DCSUP_INTERVAL": "10", "DCSUP_POLL_LIMIT": "300", "DCSUP_COMMAND_LIMIT": "600",
+            "DCSUP_INTERVAL": "10", "DCSUP_POLL_LIMIT": "300", "DCSUP_COMMAND_LIMIT": "600", "DCSUP_SITE_LIMIT": "600",
+            "DCSUP_BOOT_LIMIT": "300",
         }  # fmt: skip
         for service in self.services:
             values[f"DCSUP_COMMAND_{service}"] = f'"{windows_path(self.bin / f"dc{service}.bat")}"'
@@ -212,12 +213,13 @@ class Node:
             polls: with every dcstatus, pause, hook and end of a command.
         """
         text = self.calls_path.read_text("utf-8") if self.calls_path.exists() else ""
-        lines = [line.strip() for line in text.splitlines() if line.strip() != "ARMSLEEP|1"]
+        lines = [line.strip() for line in text.splitlines()]
         return lines if polls else [line for line in lines if not line.startswith(("status ", "ARMSLEEP|", "DCSUP|", "end "))]
 
     def steps(self) -> int:
         """How many steps of one second the scripts have waited."""
-        return self.calls_path.read_text("utf-8").count("ARMSLEEP|1\n")
+        steps = self.calls_path.with_name(f"{self.calls_path.name}.steps")
+        return steps.read_text("utf-8").count("\n") if steps.exists() else 0
 
     def runs(self) -> list[str]:
         """The verbs that were run, in order."""

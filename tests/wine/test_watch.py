@@ -11,19 +11,15 @@ from tests.wine.bench import Node, Run, eventually, windows_path
 MakeNode = Callable[..., Node]
 
 
-def kill_while_it_sleeps(node: Node, watch: Run, pause: str) -> None:
+def kill_while_it_sleeps(watch: Run, node: Node, pauses_of: Callable[[], int]) -> None:
     """End the script's cmd in the middle of a pause, and wait until nothing that watches is left. The pause itself runs out by itself.
 
     (Wine leaves a process behind for ever whose parent is killed in the moment in which it starts it.)
     """
-    pauses = raw(node).count(pause)
-    eventually(lambda: raw(node).count(pause) > pauses)
+    pauses = pauses_of()
+    eventually(lambda: pauses_of() > pauses)
     watch.kill()
     eventually(lambda: not [line for line in node.processes() if "ARMSLEEP" not in line])
-
-
-def raw(node: Node) -> str:
-    return node.calls_path.read_text()
 
 
 def test_the_hooks_verdict_ends_the_watch_with_dcstatus_own_code(make_node: MakeNode) -> None:
@@ -68,7 +64,7 @@ def test_killing_the_script_leaves_no_watcher_with_the_hook(make_node: MakeNode)
     watch = node.start("watch", "server", MODE="working", RECORD_MS="1000")
     eventually((node.folder / "watch" / "server.hook").exists)
     assert any("dcsup.exe" in line for line in node.processes())
-    kill_while_it_sleeps(node, watch, "ARMSLEEP|1\n")
+    kill_while_it_sleeps(watch, node, node.steps)
 
 
 def test_killing_the_script_leaves_no_watcher_without_the_hook(make_node: MakeNode) -> None:
@@ -77,7 +73,7 @@ def test_killing_the_script_leaves_no_watcher_without_the_hook(make_node: MakeNo
     node.put("server", "up")
     watch = node.start("watch", "server", MODE="code-75", RECORD_MS="100")
     eventually(lambda: node.calls().count("status server") >= 2)
-    kill_while_it_sleeps(node, watch, "ARMSLEEP|10\n")
+    kill_while_it_sleeps(watch, node, lambda: node.calls().count("ARMSLEEP|10"))
 
 
 def test_the_rendered_watch_script_of_a_service_passes_a_bad_end_on(make_node: MakeNode) -> None:

@@ -103,7 +103,12 @@ class NodeFixture:
 
     def outbox_facts(self, kind: str = "") -> list[dict[str, Any]]:
         """Facts still in the outbox folder, not numbered yet, oldest first."""
-        facts = [json.loads(path.read_bytes()) for path in sorted((self.folder / "outbox").glob("[!.]*.fact"))]
+        facts = []
+        for path in sorted((self.folder / "outbox").glob("[!.]*.fact")):
+            try:
+                facts.append(json.loads(path.read_bytes()))
+            except FileNotFoundError:
+                continue  # it was numbered just now
         return [fact for fact in facts if not kind or fact["type"] == kind]
 
     def inbox(self, kind: str = "") -> list[Envelope]:

@@ -228,7 +228,7 @@ int wmain(int count, wchar_t **words)
         return call();
     }
     swprintf(line, 60, L"DCSUP|hook|%ls\n", words[2]);
-    record_line(line);
+    record_line(line, L"");
     if (is(L"crash"))
         TerminateProcess(GetCurrentProcess(), 0xC0000005);
     if (is(L"hang")) {

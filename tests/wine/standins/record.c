@@ -1,5 +1,7 @@
 /* ARMSLEEP, ARMBCAST and CLPLOGCMD: one program under three names. It records its name and its arguments. As ARMSLEEP it then sleeps
-   RECORD_MS milliseconds for each second that was asked for; as HOLD it does so without a record, for stand-ins that wait. */
+   RECORD_MS milliseconds for each second that was asked for; as HOLD it does so without a record, for stand-ins that wait.
+   A script's own steps of one second go into a file of their own: they are made while something else runs, and a batch file's line is
+   lost when its file is being written by another process in that moment. */
 #include "recording.h"
 
 int wmain(int count, wchar_t **words)
@@ -17,7 +19,7 @@ int wmain(int count, wchar_t **words)
     }
     wcscat(line, L"\n");
     if (wcscmp(name, L"HOLD"))
-        record_line(line);
+        record_line(line, wcscmp(line, L"ARMSLEEP|1\n") ? L"" : L".steps");
     if (!wcscmp(name, L"ARMSLEEP") || !wcscmp(name, L"HOLD"))
         Sleep(_wtoi(words[1]) * (scale ? _wtoi(scale) : 20));
     return 0;
