@@ -396,7 +396,7 @@ class Orchestrator:
             return
         for cluster, text in found.items():
             self._led[cluster].maintenance = text
-        self._maintenance_due = {cluster for cluster, led in self._led.items() if maintenance_text(led.state) != led.maintenance}
+        self._maintenance_due = {cluster for cluster, led in self._led.items() if _must_tell(led)}
         self._tell_maintenance()
 
     def _tell_maintenance(self) -> None:
@@ -411,9 +411,10 @@ class Orchestrator:
             except StoreRefused as error:
                 self._refused_maintenance(str(error))
                 continue
+            if text != led.maintenance:
+                log.info("told the nodes of maintenance", cluster=led.cluster, maintenance=text)
             led.maintenance = text
             self._maintenance_refused = ""
-            log.info("told the nodes of maintenance", cluster=led.cluster, maintenance=text)
 
     def _refused_maintenance(self, reason: str) -> None:
         if reason != self._maintenance_refused:
@@ -497,3 +498,9 @@ class Orchestrator:
         since_ms = led.waiting_since_ms
         lag_s = max(0, now_ms - since_ms) / 1000 if since_ms is not None else 0.0 if self._connected else None
         return View(led.state, led.projection, now_ms, lag_s, liveness_values(led.signs))
+
+
+def _must_tell(led: Led) -> bool:
+    """Whether the nodes' key is to be written: it says something else, or it lasts only as long as it is renewed."""
+    text = maintenance_text(led.state)
+    return text is not None or text != led.maintenance

@@ -144,7 +144,7 @@ class MemoryStore:
         if text is None:
             self.server.delete(wire.maintenance(cluster))
         else:
-            self.server.set(wire.maintenance(cluster), text)
+            self.server.set(wire.maintenance(cluster), text, wire.MAINTENANCE_TTL_MS / 1000)
         return True
 
     def _check_right(self) -> None:

@@ -199,7 +199,8 @@ class Store(Protocol):
         """
 
     def put_maintenance(self, cluster: str, epoch: int, text: str | None) -> bool:
-        """Set the key, or with None delete it, if `epoch` still leads; False: it does not, and nothing was changed.
+        """Set the key for `wire.MAINTENANCE_TTL_MS`, or with None delete it, if `epoch` still leads; False: it does not, and nothing
+        was changed.
 
         Raises:
             StoreRefused: this user may not write it.

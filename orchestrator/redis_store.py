@@ -87,7 +87,7 @@ return 1
 _PUT_MAINTENANCE = """
 local head = redis.call('GET', KEYS[1])
 if not head or cjson.decode(head).epoch ~= tonumber(ARGV[1]) then return 0 end
-if ARGV[2] then redis.call('SET', KEYS[2], ARGV[2]) else redis.call('DEL', KEYS[2]) end
+if ARGV[3] then redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[2]) else redis.call('DEL', KEYS[2]) end
 return 1
 """
 
@@ -258,7 +258,8 @@ class RedisStore:
     def put_maintenance(self, cluster: str, epoch: int, text: str | None) -> bool:
         value = [] if text is None else [text]
         with self._answers(), _refusing():
-            return bool(self._redis.eval(_PUT_MAINTENANCE, 2, wire.head(cluster), wire.maintenance(cluster), str(epoch), *value))
+            keys = (wire.head(cluster), wire.maintenance(cluster))
+            return bool(self._redis.eval(_PUT_MAINTENANCE, 2, *keys, str(epoch), str(wire.MAINTENANCE_TTL_MS), *value))
 
     # --- inboxes ----------------------------------------------------------------------------------------------------------------------
 

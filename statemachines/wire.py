@@ -77,9 +77,14 @@ def snapshot(cluster: str) -> str:
     return f"dcsup:{cluster}:snapshot"
 
 
+MAINTENANCE_TTL_MS = 60_000
+"""How long the nodes go on believing in maintenance that no leader renews."""
+
+
 def maintenance(cluster: str) -> str:
     """There while the cluster is in maintenance: JSON `{"reason": "paused"|"suspended", "since_ms", "by"}`. Nodes read it: then no watch
-    hook ends because a service is not healthy. A projection of the state, written by the leader; no TTL."""
+    hook ends because a service is not healthy. A projection of the state, renewed by the leader: with every orchestrator gone nobody could
+    end it any more, so it ends by itself after `MAINTENANCE_TTL_MS`, and no failover is prevented for ever."""
     return f"dcsup:{cluster}:maintenance"
 
 

@@ -82,6 +82,20 @@ def test_what_somebody_else_wrote_is_put_right(site: Site, monkeypatch: pytest.M
         wait_until(lambda: site.client.get(wire.maintenance(C)) != b"rubbish", "and right again")
 
 
+def test_maintenance_outlives_no_orchestrator_for_long(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first law: with every orchestrator gone nobody could end it, and no watch may be spared for ever. A leader renews it."""
+    monkeypatch.setattr(loop, "MAINTENANCE_S", 0.1)
+    key = wire.maintenance(C)
+    with leading(site.url):
+        site.deliver(wire.OPERATOR_INBOX, asked("PauseRequested", "a"))
+        wait_until(lambda: told(site), "the pause is told")
+        site.client.pexpire(key, 20_000)
+        wait_until(lambda: site.client.pttl(key) > 20_000, "it is renewed")
+    assert 0 < site.client.pttl(key) <= wire.MAINTENANCE_TTL_MS
+    site.client.pexpire(key, 1)
+    wait_until(lambda: told(site) is None, "nobody renews it")
+
+
 def test_a_write_that_was_cut_is_made_up_for(site: Site) -> None:
     """Redis goes away between the commit and the key: it is written when Redis is back, and nothing else is done twice."""
     with Door(site.url) as door, leading(door.url) as orchestrator:
