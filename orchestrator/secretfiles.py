@@ -50,8 +50,11 @@ def _in_file(file: str, where: str) -> str:
         with Path(file).open("rb") as opened:
             return opened.read(SECRET_BYTES_MAX).decode("utf-8-sig").strip()
     except OSError as error:
-        values = {"where": where, "file": file, "reason": error.strerror or type(error).__name__}
-        raise SecretError(say("{where}: the file {file} cannot be read ({reason}); make it, readable by this user alone", **values)) from None
+        said = say(
+            "{where}: the file {file} cannot be read ({reason}); make it, readable by this user alone",
+            where=where, file=file, reason=error.strerror or type(error).__name__,
+        )  # fmt: skip
+        raise SecretError(said) from None
     except UnicodeDecodeError:
         raise SecretError(say("{where}: the file {file} is not UTF-8; save it as plain text", where=where, file=file)) from None
 

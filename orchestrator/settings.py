@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import ipaddress
 import json
 import re
 import tomllib
@@ -229,6 +230,9 @@ class _Reader:
                 return not misspelt and _lacks(self.data, ("clusters",), clash.values["cluster"])
             case ("node", "name"):
                 return _lacks(self.data, ("clusters", clash.values["cluster"], "nodes"), clash.values["name"])
+            case ("keys", _):
+                misspelt = any(len(wrong) == 2 and wrong[0] == "clusters" for wrong in self.mistakes)
+                return "name" not in clash.values or (not misspelt and _lacks(self.data, ("clusters",), clash.values["name"]))
             case ("node", "services"):
                 return _lacks(self.data, where, clash.values["service"])
             case ("node", "services", _, *_):
@@ -258,6 +262,8 @@ class _Reader:
                 self.repaired["redis"] = self._stand_in(where)
             case ("clusters", _, "services", int()):
                 around.sort(key=lambda service: service["kind"])
+            case ("keys", _) | ("node", "key") | ("orchestrator", _):
+                around.pop(key, None)
             case ("node", *_):
                 self.repaired.pop("node", None)
             case (
@@ -324,13 +330,28 @@ def _further(configuration: Configuration) -> Iterator[tuple[KeyPath, Said]]:
     url = configuration.redis.url
     if url is not None and urlsplit(url).scheme not in ("redis", "rediss", "unix"):
         yield ("redis", "url"), say("an address such as redis://host:6379/0, rediss://... (TLS) or unix:///path/of/socket")
-    if not is_address(configuration.orchestrator.listen):
+    settings = configuration.orchestrator
+    if not is_address(settings.listen):
         yield ("orchestrator", "listen"), say("an address and a port from 0 to 65535, such as 127.0.0.1:9464")
+    elif not (is_loopback(settings.listen) or settings.has_token or settings.open):
+        yield (
+            ("orchestrator", "listen"),
+            say("an address of this machine alone (127.0.0.1), or else token_file, token_env or `open = true`"),
+        )
 
 
 def is_address(listen: str) -> bool:
     host, _, port = listen.rpartition(":")
     return bool(host) and port.isascii() and port.isdecimal() and int(port) <= 65535
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only this machine can reach `host:port`. A name is believed only if it is localhost: what others mean can change."""
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 # -- words ------------------------------------------------------------------------------------------------------------------------
@@ -343,7 +364,7 @@ def _shown(where: KeyPath, value: Any) -> Said:
     if isinstance(value, dict):
         return say("found a table")
     text = json.dumps(value, ensure_ascii=False, default=str)
-    if any(_SECRET.search(str(key)) for key in where[-1:]):
+    if any(_SECRET.search(str(key)) for key in where[-1:]) or where[:1] == ("keys",) or where[:2] == ("node", "key"):
         text = masked(text) if "@" in text or "password=" in text else text if "url" in str(where[-1]) else "***"
     if len(text) > _FOUND_LENGTH:
         text = text[:_FOUND_LENGTH] + "..."

@@ -60,6 +60,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class SecretSettings(Section):
+    """Where a secret is: in a file, or in an environment variable. The secret itself never stands in dcsup.toml."""
+
+    file: Annotated[str, Field(min_length=1)] | None = None
+    env: Annotated[str, Field(min_length=1)] | None = None
+    """Name of the variable."""
+
+    @model_validator(mode="after")
+    def _one(self) -> SecretSettings:
+        if (self.file is None) == (self.env is None):
+            _refuse([Clash((), "set either file or env (an environment variable's name), and not both", {})])
+        return self
+
+
 class VerbSettings(Section):
     """Other verbs than G8-G15 instruct, as far as the guide allows them; None: the guide's. Of an agent or a server only."""
 
@@ -357,6 +371,9 @@ class NodeSettings(Section):
     """How the cluster's scripts call dcsup on this node."""
     clp_bin: str = ""
     """Folder of clplogcmd, armsleep and armbcast; empty: they are on the path."""
+    key: SecretSettings | None = None
+    """This node's own key, one a line (statemachines/signing.py): with it, jobs that are not signed are refused. None: it is derived from
+    the cluster's, where this file or an embedded Redis has one; otherwise jobs are believed as they come."""
 
 
 class RedisSettings(Section):
@@ -373,23 +390,52 @@ class RedisSettings(Section):
 
 class OrchestratorSettings(Section):
     listen: str = "127.0.0.1:9464"
-    """Where /metrics and /status are served."""
+    """Where /metrics and /status are served; an address that other machines reach needs a token, or `open`."""
+    token_file: Annotated[str, Field(min_length=1)] | None = None
+    """A file with the token that whoever asks must show (`Authorization: Bearer ...`). None, nor `token_env`: nobody is asked for one."""
+    token_env: Annotated[str, Field(min_length=1)] | None = None
+    open: bool = False
+    """Anybody who reaches the address may read metrics and states: said on purpose."""
+    cert_file: Annotated[str, Field(min_length=1)] | None = None
+    """Certificate chain, PEM: with it the endpoint speaks TLS only."""
+    key_file: Annotated[str, Field(min_length=1)] | None = None
+    """The certificate's private key, PEM; None: it is in `cert_file`."""
+    ca_file: Annotated[str, Field(min_length=1)] | None = None
+    """Certificate authority by which the commands know the endpoint; None: the system's, or the certificate itself."""
     lease_ttl: Positive = 1.5
     snapshot_every: Annotated[int, Field(ge=10)] = 500
     """Log entries between two snapshots."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> OrchestratorSettings:
+        clashes = []
+        if self.token_file is not None and self.token_env is not None:
+            clashes.append(Clash(("token_env",), "set either token_file or token_env, and not both", {}))
+        if self.open and self.has_token:
+            clashes.append(Clash(("open",), "open means that no token is asked for: leave one of them out", {}))
+        if self.key_file is not None and self.cert_file is None:
+            clashes.append(Clash(("key_file",), "a key needs its certificate: set cert_file", {}))
+        _refuse(clashes)
+        return self
+
+    @property
+    def has_token(self) -> bool:
+        return self.token_file is not None or self.token_env is not None
 
 
 class Configuration(Section):
     redis: RedisSettings
     orchestrator: OrchestratorSettings = OrchestratorSettings()
     clusters: Annotated[dict[Name, ClusterSettings], Field(min_length=1)]
+    keys: dict[Name, SecretSettings] = {}
+    """Cluster -> its key, one a line (statemachines/signing.py): for orchestrators. A node should have only its own ([node.key])."""
     node: NodeSettings | None = None
 
     @model_validator(mode="after")
-    def _node_fits(self) -> Configuration:
-        if self.node is None:
-            return self
-        _refuse(self._clashes_of_node(self.node))
+    def _consistent(self) -> Configuration:
+        text = "there is no cluster '{name}'"
+        clashes = [Clash(("keys", name), text, {"name": name}) for name in self.keys if name not in self.clusters]
+        _refuse(clashes + (self._clashes_of_node(self.node) if self.node is not None else []))
         return self
 
     def _clashes_of_node(self, node: NodeSettings) -> list[Clash]:

@@ -5,8 +5,8 @@ and sign its own watch jobs, but whoever steals it can forge nothing for its sis
 (cluster, node, job id), so that a job cannot be moved to another node or given another id. It does not make a job new: the same job sent
 again has the same good signature, and is harmless because its ticket, the journal and its not-after time say so (NODE.md N2, N5).
 
-A key is a line of text. A holder may have several, the newest first: the first one signs, each of them may have signed. That is how keys are
-changed without a moment in which nothing fits: first the nodes learn the new one, then the orchestrators, then the old one is forgotten.
+A key is a line of text. A holder may have several: the first one signs, and each of them may have signed what comes. That is how keys are
+changed without a moment in which nothing fits: the nodes learn the new one, then the orchestrators, then the old one is forgotten.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class BadKey(ValueError):
 
 
 def keys_in(text: str) -> tuple[str, ...]:
-    """The keys in a key file's text, one a line, the newest first.
+    """The keys in a key file's text, one a line, the one that signs first.
 
     Raises:
         BadKey: there is none, or one is shorter than `KEY_LENGTH_MIN`.
