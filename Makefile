@@ -1,14 +1,16 @@
 # Everything a developer or a visitor runs. `make demo` and `make test` set up what is missing.
 .POSIX:
-.PHONY: demo test check bench soak setup lock clean
+.PHONY: demo test check bench sim soak mutants setup lock clean
 
 PY = .venv/bin/python
 
 demo: setup
 	.venv/bin/dcsup demo
 
+# The simulated seeds are a run of their own behind the tests, on all cores: each of them tells whether every promise held in another world.
 test: setup check
 	$(PY) -m pytest tests -n auto --dist loadfile --no-loadscope-reorder
+	$(PY) -m tests.simulation --seeds $(SEEDS)
 
 check: setup
 	.venv/bin/ruff check .
@@ -19,9 +21,18 @@ check: setup
 bench: setup
 	$(PY) -m deploy.sandbox.bench
 
-ROUNDS = 20
+# `make sim SEEDS=n` plays n worlds; `make sim SEED=n` tells the story of one.
+SEEDS = 10000
+sim: setup
+	@if [ -n "$(SEED)" ]; then set -- --seed "$(SEED)" --trace; else set -- --seeds $(SEEDS); fi; $(PY) -m tests.simulation "$$@"
+
+MINUTES = 20
 soak: setup
-	$(PY) -m deploy.sandbox.soak --rounds $(ROUNDS)
+	$(PY) -m deploy.sandbox.soak --minutes $(MINUTES)
+
+# Faults planted into the product one by one: each must be caught by the simulation or by tests.
+mutants: setup
+	$(PY) -m tests.mutants
 
 setup:
 	@sh setup.sh
