@@ -19,6 +19,7 @@ from prometheus_client.registry import CollectorRegistry
 
 from orchestrator import http, metrics
 from orchestrator.embedded import EmbeddedRedis
+from orchestrator.keys import cluster_keys
 from orchestrator.lease import Lease, new_identity
 from orchestrator.loop import Orchestrator
 from orchestrator.ports import Store
@@ -43,6 +44,7 @@ def run(configuration: Configuration, *, serve: Serve = http.serve, identity: st
     Raises:
         EmbeddedRedisError: the embedded Redis does not start.
         CannotListen: the address to listen on cannot be used.
+        SecretError: a key, token or certificate is not where the configuration says.
         ValueError: the url of Redis is none.
     """
     with ExitStack() as stack:
@@ -74,7 +76,8 @@ def live(orchestrator: Orchestrator, clusters: Mapping[str, Any]) -> dict[str, m
 
 
 def _lead(configuration: Configuration, serve: Serve, identity: str, stack: ExitStack) -> None:
-    store = RedisStore(stack.enter_context(_redis(configuration.redis)))
+    url_of_redis = stack.enter_context(_redis(configuration.redis))
+    store = RedisStore(url_of_redis, keys=_keys(configuration))
     stack.callback(store.close)
     lease = Lease(identity, configuration.orchestrator.lease_ttl, "{}")
     orchestrator = build(configuration, store, lease)
@@ -88,6 +91,14 @@ def _lead(configuration: Configuration, serve: Serve, identity: str, stack: Exit
     with _until_told(orchestrator):
         orchestrator.run()
     log.info("orchestrator down", orchestrator=identity)
+
+
+def _keys(configuration: Configuration) -> dict[str, str]:
+    """Cluster -> the key that signs its jobs; says which clusters have none."""
+    keys = cluster_keys(configuration)
+    for cluster in sorted(configuration.clusters.keys() - keys.keys()):
+        log.warning("jobs are not signed: who may write to a queue makes its node act; run `dcsup render redis`", cluster=cluster)
+    return keys
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from orchestrator.keys import job_payload
 from orchestrator.ports import Commit, CommitAnswer, Head, InboxEntry, Leader, SignsOfLife, StoredEntry, StoreRefused, StoreUnavailable
 from statemachines import wire
 from statemachines.entries import id_key
@@ -60,8 +61,9 @@ class MemoryRedis:
 class MemoryStore:
     """See `orchestrator.ports.Store`."""
 
-    def __init__(self, server: MemoryRedis | None = None) -> None:
+    def __init__(self, server: MemoryRedis | None = None, *, keys: Mapping[str, str] | None = None) -> None:
         self.server = server if server is not None else MemoryRedis()
+        self._keys = keys or {}
 
     @property
     def _up(self) -> MemoryRedis:
@@ -105,7 +107,7 @@ class MemoryStore:
         server, head = self.server, commit.new.seen()
         for job in commit.jobs:
             queue = server.queues[wire.command_queue(commit.cluster, job.order.node)]
-            queue.append((job.order.job_id, {**job.order.payload, "head": head}))
+            queue.append((job.order.job_id, job_payload(commit, job.order, self._keys)))
         for node, streams in commit.marks.items():
             server.set(wire.mark(commit.cluster, node), json.dumps({"streams": dict(streams), "head": head}))
         for one in commit.quarantined:

@@ -31,6 +31,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from redis.retry import Retry
 from rq import Queue
 
+from orchestrator.keys import job_payload
 from orchestrator.ports import (
     Commit,
     CommitAnswer,
@@ -102,13 +103,14 @@ redis.call('DEL', KEYS[1])
 class RedisStore:
     """See `orchestrator.ports.Store`."""
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
-        """`timeout_s`: how long an answer may take before the store counts as unavailable.
+    def __init__(self, url: str, *, timeout_s: float = 5.0, keys: Mapping[str, str] | None = None) -> None:
+        """`timeout_s`: how long an answer may take before the store counts as unavailable; `keys`: cluster -> the one that signs its jobs.
 
         Raises:
             ValueError: the url is none that redis-py understands.
         """
         self._url = url
+        self._keys = keys or {}
         self._options: dict[str, Any] = {
             "retry": Retry(NoBackoff(), 0),
             "socket_timeout": timeout_s,
@@ -204,10 +206,9 @@ class RedisStore:
 
     def _enqueue(self, commit: Commit, job: QueuedJob, pipeline: Any) -> None:
         order = job.order
-        payload = {**order.payload, "head": commit.new.seen()}
         self._queue(wire.command_queue(commit.cluster, order.node)).enqueue(
             wire.JOB_FUNCTION,
-            payload,
+            job_payload(commit, order, self._keys),
             job_id=order.job_id,
             job_timeout=job.limit_s,
             result_ttl=JOB_RESULT_TTL_S,

@@ -19,6 +19,9 @@ from typing import Any
 SIGNATURE = "signature"
 """The field of a job's payload that holds the signature, 64 hexadecimal digits."""
 
+EMBEDDED_FILE = "job.key"
+"""In the data folder of an embedded Redis: the cluster key of everybody who uses that."""
+
 KEY_LENGTH_MIN = 32
 """Characters. What `dcsup render redis` makes has 64 hexadecimal ones, 256 bits."""
 

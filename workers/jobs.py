@@ -4,9 +4,11 @@
     verdict   lay the orchestrator's word beside a ticket, where the hook reads it (N9)
     watch     one window of the watch
 
-A job comes from Redis, so nothing in it is believed: the payload is checked against its model, (service, verb) against this node's
-configuration, the time against Redis TIME, the ticket's name against the form of ticket names; and the launcher checks the rest against
-the disk. What is refused runs nothing, is logged and becomes a fact (`CommandRefused`) with its reason; `perform` never raises.
+A job comes from Redis, so nothing in it is believed. First its signature (workers/keys.py): a job that was not signed for this node under
+this id is read no further. A signed one may still be old or doubled: the payload is checked against its model, (service, verb) against
+this node's configuration, the time against Redis TIME, the ticket's name against the form of ticket names; and the launcher checks the
+rest against the disk. What is refused runs nothing, is logged and becomes a fact (`CommandRefused`) with its reason; `perform` never
+raises.
 
 The journal, not RQ, knows whether a command has run; a job that is delivered twice finds it there. That is why this process may be
 stopped or killed while a launcher works: the launcher writes its own end.
@@ -21,6 +23,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,9 +32,11 @@ from pydantic import ValidationError
 from redis import Redis
 from rq import get_current_job
 
+from statemachines import signing
 from statemachines.commands import JOB, PutVerdict, RunCommand, WatchWindow
 from statemachines.configuration import Verb
 from workers import launcher, processes, tickets
+from workers.keys import Keyring
 from workers.settings import NodeConfiguration
 from workers.watch import Watch, enqueue_window, run_window
 from workers.watch import queue as watch_queue
@@ -69,6 +74,10 @@ class Context:
     def folder(self) -> Path:
         return Path(self.settings.node.folder)
 
+    @cached_property
+    def keys(self) -> Keyring:
+        return Keyring(self.settings.whole, self.settings.node)
+
 
 _context: Context | None = None
 
@@ -87,7 +96,7 @@ def perform(payload: object = None, *more: object, **named: object) -> str:
     try:
         if more or named:
             raise Refused("bad-job", "more than one argument")
-        job = _validated(payload)
+        job = _validated(_believed(context, payload))
         return HANDLERS[job.kind](context, job)
     except Refused as refusal:
         refuse(context, refusal, current_job_id())
@@ -109,6 +118,15 @@ def current_job_id() -> str:
     """Id of the RQ job that is being performed; empty outside of one."""
     job = get_current_job()
     return job.id if job is not None else ""
+
+
+def _believed(context: Context, payload: object) -> object:
+    """The payload without its signature, which is good if this node has a key."""
+    fields = payload if isinstance(payload, dict) else {}
+    objection = context.keys.objection(fields, current_job_id())
+    if objection is not None:
+        raise Refused("bad-signature", objection)
+    return signing.unsigned(payload) if isinstance(payload, dict) else payload
 
 
 def _validated(payload: object) -> RunCommand | PutVerdict | WatchWindow:
@@ -242,7 +260,7 @@ def _watch(context: Context, job: WatchWindow) -> str:
 
     def enqueue_successor() -> None:
         if own.count == 0:  # a second watch job ends here: two would never become one again
-            enqueue_window(own, node.cluster, node.name)
+            enqueue_window(own, node.cluster, node.name, context.keys.signed)
 
     run_window(context.watch, enqueue_successor, context.stopping.is_set)
     return "window ended"

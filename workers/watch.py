@@ -31,6 +31,7 @@ from statemachines import wire
 from statemachines.commands import WatchWindow
 from workers import files, journal, maintenance, tickets
 from workers.clusterview import ClusterWatch
+from workers.keys import Sign
 from workers.metadata import MetadataWatch
 from workers.polls import Report, ServicePolls
 from workers.probe import ScheduleProbe
@@ -253,16 +254,18 @@ def queue(client: Redis, cluster: str, node: str) -> Queue:
     return Queue(wire.watch_queue(cluster, node), connection=client, serializer="json")
 
 
-def enqueue_window(into: Queue, cluster: str, node: str) -> None:
-    """Put one watch job into the queue.
+def enqueue_window(into: Queue, cluster: str, node: str, sign: Sign | None = None) -> None:
+    """Put one watch job into the queue, signed by `sign`.
 
     Raises:
         redis.RedisError: it is not known whether it is there.
     """
+    job_id = f"{wire.prefix(cluster, node)}-window-{uuid.uuid4().hex[:16]}"
+    payload = WatchWindow().model_dump()
     into.enqueue(
         wire.JOB_FUNCTION,
-        WatchWindow().model_dump(),
-        job_id=f"{wire.prefix(cluster, node)}-window-{uuid.uuid4().hex[:16]}",
+        payload if sign is None else sign(payload, job_id),
+        job_id=job_id,
         job_timeout=-1,
         result_ttl=0,
         failure_ttl=3600,

@@ -30,6 +30,7 @@ from statemachines import wire
 from workers import files, logs, outbox, reaper, tickets, watch
 from workers.courier import BACKOFF_LAST_S
 from workers.forwarder import Forwarder
+from workers.keys import Keyring
 from workers.redisclient import client_of
 from workers.settings import NodeConfiguration, load_node
 
@@ -125,8 +126,11 @@ class Worker:
 
         Raises:
             OSError: it cannot be written.
+            ValueError: the node's key is not where the configuration says.
         """
         self.node, self.cluster = settings.node, settings.cluster
+        self.keys = Keyring(settings.whole, settings.node)
+        self.keys.load()
         self.folder, self.boot, self.log = Path(self.node.folder), boot, log
         self.client = client_of(settings.whole.redis)
         self.forwarder = Forwarder(self.folder, self.node.cluster, self.node.name, boot, self.client, log)
@@ -141,6 +145,7 @@ class Worker:
     def run(self) -> None:
         """Everything until told to stop, and an orderly end."""
         self._report_joined()
+        self._say_what_is_open()
         try:
             while not self.stopping:
                 self.step(time.monotonic())
@@ -200,7 +205,7 @@ class Worker:
         queue = watch.queue(self.client, self.node.cluster, self.node.name)
         queued, between, sign = self._look_for_watch(queue.key, queue.intermediate_queue_key)
         if not queued and not between and (self._watch_may_be_lost or not sign):
-            watch.enqueue_window(queue, self.node.cluster, self.node.name)
+            watch.enqueue_window(queue, self.node.cluster, self.node.name, self.keys.signed)
             self.log.info("watch job seeded")
         self._watch_may_be_lost = False
 
@@ -231,6 +236,11 @@ class Worker:
 
     def _report_joined(self) -> None:
         self.forwarder.reporter.report("NodeJoined", {"boot": self.boot, "version": version(), "platform": platform.platform()})
+
+    def _say_what_is_open(self) -> None:
+        """What an attacker could use; nothing is refused for it, for a worker that does not run would be the worse fault."""
+        if not self.keys.is_known:
+            self.log.warning("jobs are not signed: who may write to this node's queues makes it act; run `dcsup render redis`")
 
     def stop(self, signum: int, frame: FrameType | None) -> None:
         """SIGTERM, SIGINT."""

@@ -16,6 +16,7 @@ from orchestrator.chain import Damaged
 from orchestrator.cli import asking, checking, history, importing, output, processes, rendering, runbook, showing
 from orchestrator.cli.stopping import BAD_ANSWER, INTERRUPTED, NO_ANSWER, WRONG_USE, Stop
 from orchestrator.said import say
+from orchestrator.secretfiles import SecretError
 from orchestrator.settings import ConfigurationError, Mistake
 from workers import messages
 from workers.messages import _
@@ -65,6 +66,9 @@ def _guarded(command: Callable[[], int]) -> int:
     except ConfigurationError as error:
         for mistake in error.mistakes:
             output.complain(_mistake(mistake))
+        return WRONG_USE
+    except SecretError as error:
+        output.remark(error.said)
         return WRONG_USE
     except Stop as stop:
         output.remark(stop.said)
