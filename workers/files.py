@@ -76,6 +76,14 @@ def _replace(aside: Path, path: Path) -> None:
     aside.replace(path)
 
 
+def remove(path: Path) -> None:
+    """Remove a file if that is possible; what cannot be removed (a folder under its name, a disk that refuses) stays and keeps nobody."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass
+
+
 def flush_folder(folder: Path) -> None:
     """Make renames in `folder` durable, where the system can (Windows cannot open a folder)."""
     if sys.platform == "win32":

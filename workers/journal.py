@@ -11,6 +11,7 @@ that a crash at any line leaves either no trace of a step that was not taken, or
 
 from __future__ import annotations
 
+import glob
 import sys
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
@@ -118,5 +119,5 @@ def starts(node_folder: Path) -> list[tuple[str, int]]:
 
 def forget(node_folder: Path, ticket: str) -> None:
     """Remove all that is recorded of a ticket (tickets.prune; never while the ticket can still be claimed)."""
-    for path in folder_of(node_folder).glob(f"{ticket}.*"):
-        path.unlink(missing_ok=True)
+    for path in folder_of(node_folder).glob(f"{glob.escape(ticket)}.*"):
+        files.remove(path)

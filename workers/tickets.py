@@ -203,10 +203,10 @@ def prune(node_folder: Path, keep: int = 50) -> int:
     for ticket in doomed:
         journal.forget(node_folder, ticket.id)
         for suffix in _SIDECARS:
-            ticket.path.with_name(ticket.id + suffix).unlink(missing_ok=True)
-        ticket.path.unlink(missing_ok=True)
+            files.remove(ticket.path.with_name(ticket.id + suffix))
+        files.remove(ticket.path)
     for path in _orphans(node_folder):
-        path.unlink(missing_ok=True)
+        files.remove(path)
     return len(doomed)
 
 
