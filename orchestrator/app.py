@@ -12,10 +12,12 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import structlog
 from prometheus_client.registry import CollectorRegistry
+from redis import Redis
 
 from orchestrator import http, metrics
 from orchestrator.embedded import EmbeddedRedis
@@ -33,7 +35,11 @@ Serve = Callable[[str, CollectorRegistry, Callable[[], dict[str, Any]]], tuple[s
 """(listen, metrics, status) -> the address, and what ends it: `orchestrator.http.serve`."""
 
 
-def run(configuration: Configuration, *, serve: Serve = http.serve, identity: str | None = None) -> int:
+Connect = Callable[[RedisSettings, float], Redis]
+"""(settings, bound of each answer, s) -> a client: `workers.redisclient.client_of`, handed in because this package may not know the other."""
+
+
+def run(configuration: Configuration, *, connect: Connect, serve: Serve = http.serve, identity: str | None = None) -> int:
     """Lead the configured clusters until SIGTERM or SIGINT, then hand over at once.
 
     A Redis that does not answer is waited for, and that is said; only an embedded one that cannot be started is an error.
@@ -45,10 +51,10 @@ def run(configuration: Configuration, *, serve: Serve = http.serve, identity: st
         EmbeddedRedisError: the embedded Redis does not start.
         CannotListen: the address to listen on cannot be used.
         SecretError: a key, token or certificate is not where the configuration says.
-        ValueError: the url of Redis is none.
+        ValueError: what [redis] names cannot be used (`connect`).
     """
     with ExitStack() as stack:
-        _lead(configuration, serve, identity if identity is not None else new_identity(), stack)
+        _lead(configuration, connect, serve, identity if identity is not None else new_identity(), stack)
     return 0
 
 
@@ -75,9 +81,9 @@ def live(orchestrator: Orchestrator, clusters: Mapping[str, Any]) -> dict[str, m
     return found
 
 
-def _lead(configuration: Configuration, serve: Serve, identity: str, stack: ExitStack) -> None:
-    url_of_redis = stack.enter_context(_redis(configuration.redis))
-    store = RedisStore(url_of_redis, keys=_keys(configuration))
+def _lead(configuration: Configuration, connect: Connect, serve: Serve, identity: str, stack: ExitStack) -> None:
+    stack.enter_context(_embedded(configuration.redis))
+    store = RedisStore(partial(connect, configuration.redis), keys=_keys(configuration))
     stack.callback(store.close)
     lease = Lease(identity, configuration.orchestrator.lease_ttl, "{}")
     orchestrator = build(configuration, store, lease)
@@ -102,16 +108,15 @@ def _keys(configuration: Configuration) -> dict[str, str]:
 
 
 @contextmanager
-def _redis(settings: RedisSettings) -> Iterator[str]:
-    """The server's url; an embedded one runs for as long as this (one that others started stays)."""
-    if settings.url is not None:
-        yield settings.url
+def _embedded(settings: RedisSettings) -> Iterator[None]:
+    """An embedded Redis runs for as long as this (one that others started stays)."""
+    if settings.embedded is None:
+        yield
         return
-    assert settings.embedded is not None  # one of the two: checked by the model
     server = EmbeddedRedis(settings.embedded)
     server.connect_or_start()
     try:
-        yield server.url
+        yield
     finally:
         server.stop()
 

@@ -21,8 +21,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import redis
@@ -99,24 +100,31 @@ end
 redis.call('DEL', KEYS[1])
 """
 
+Connect = Callable[[float], redis.Redis]
+"""Makes a client that owns its connections, and sends nothing again by itself; the argument bounds each answer, s."""
+
+
+def _connect(url: str, timeout_s: float) -> redis.Redis:
+    pool = redis.ConnectionPool.from_url(
+        url, socket_timeout=timeout_s, socket_connect_timeout=min(timeout_s, 2.0), retry=Retry(NoBackoff(), 0)
+    )
+    return redis.Redis.from_pool(pool)
+
 
 class RedisStore:
     """See `orchestrator.ports.Store`."""
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0, keys: Mapping[str, str] | None = None) -> None:
-        """`timeout_s`: how long an answer may take before the store counts as unavailable; `keys`: cluster -> the one that signs its jobs.
+    def __init__(self, server: str | Connect, *, timeout_s: float = 5.0, keys: Mapping[str, str] | None = None) -> None:
+        """`server`: what makes clients, or just a url; `timeout_s`: how long an answer may take before the store counts as unavailable;
+        `keys`: cluster -> the one that signs its jobs.
 
         Raises:
-            ValueError: the url is none that redis-py understands.
+            ValueError: the server's settings cannot be used.
         """
-        self._url = url
+        self._connect = partial(server if callable(server) else partial(_connect, server), timeout_s)
         self._keys = keys or {}
-        self._options: dict[str, Any] = {
-            "retry": Retry(NoBackoff(), 0),
-            "socket_timeout": timeout_s,
-            "socket_connect_timeout": min(timeout_s, 2.0),
-        }
-        self._bell_client: redis.Redis = redis.Redis.from_url(url, **self._options)
+        self._bell_client = self._connect()
+        self._pool: redis.Redis | None = None
         self._client: redis.Redis | None = None
         self._bells: Any = None
         self._listening: frozenset[str] = frozenset()
@@ -126,7 +134,8 @@ class RedisStore:
     @property
     def _redis(self) -> redis.Redis:
         if self._client is None:
-            self._client = redis.Redis.from_url(self._url, single_connection_client=True, **self._options)
+            self._pool = self._connect()
+            self._client = self._pool.client()  # type: ignore[no-untyped-call]  # a connection of its own, made now
         return self._client
 
     @contextmanager
@@ -141,9 +150,9 @@ class RedisStore:
     def _disconnect(self) -> None:
         self._drop_bells()
         self._queues.clear()
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        if self._pool is not None:
+            self._pool.close()
+        self._client = self._pool = None
 
     # --- log and head -----------------------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic_core import ErrorDetails
@@ -262,7 +261,7 @@ class _Reader:
                 self.repaired["redis"] = self._stand_in(where)
             case ("clusters", _, "services", int()):
                 around.sort(key=lambda service: service["kind"])
-            case ("keys", _) | ("node", "key") | ("orchestrator", _):
+            case ("keys", _) | ("node", "key") | ("orchestrator", _) | ("redis", _):
                 around.pop(key, None)
             case ("node", *_):
                 self.repaired.pop("node", None)
@@ -327,9 +326,6 @@ def _lacks(data: Any, where: KeyPath, key: str) -> bool:
 
 def _further(configuration: Configuration) -> Iterator[tuple[KeyPath, Said]]:
     """What the models leave to this reader: how addresses are spelt."""
-    url = configuration.redis.url
-    if url is not None and urlsplit(url).scheme not in ("redis", "rediss", "unix"):
-        yield ("redis", "url"), say("an address such as redis://host:6379/0, rediss://... (TLS) or unix:///path/of/socket")
     settings = configuration.orchestrator
     if not is_address(settings.listen):
         yield ("orchestrator", "listen"), say("an address and a port from 0 to 65535, such as 127.0.0.1:9464")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from statemachines import wire
+from statemachines import addresses, wire
 from statemachines.durations import Seconds
 
 
@@ -376,16 +376,87 @@ class NodeSettings(Section):
     the cluster's, where this file or an embedded Redis has one; otherwise jobs are believed as they come."""
 
 
+Text = Annotated[str, Field(min_length=1)]
+
+
 class RedisSettings(Section):
-    url: str | None = None
+    """Where Redis is, and how to get in: an address, a folder with one of dcsup's own, or Sentinels that know where it is now.
+
+    Passwords and certificates are named by file or by environment variable; a file is read anew for each connection, so that a password can
+    be changed without a restart.
+    """
+
+    url: Annotated[str, AfterValidator(addresses.redis_url)] | None = None
     embedded: str | None = None
     """Folder in which dcsup runs a Redis of its own (append-only, fsync always)."""
+    sentinels: Annotated[list[Annotated[str, AfterValidator(addresses.host_and_port)]], Field(min_length=1)] | None = None
+    """`host:port` of each Sentinel (port 26379 if left out); they are asked for the master anew for each connection."""
+    sentinel_master: Text | None = None
+    """What the Sentinels call the master, as in their `sentinel monitor`."""
+    sentinel_username: Text | None = None
+    sentinel_password_file: Text | None = None
+    sentinel_password_env: Text | None = None
+    """Where the Sentinels themselves ask for a password."""
+    username: Text | None = None
+    """ACL user; None: `default`, or the one in the url."""
+    password_file: Text | None = None
+    password_env: Text | None = None
+    tls: bool = False
+    """With Sentinels: they and the servers speak TLS. (With a url, rediss:// says so.)"""
+    ca_file: Text | None = None
+    """Certificate authority of the servers' certificates, PEM; None: the system's."""
+    cert_file: Text | None = None
+    key_file: Text | None = None
+    """This machine's own certificate, where the servers want one, and its key if it is in another file."""
 
     @model_validator(mode="after")
-    def _one(self) -> RedisSettings:
-        if (self.url is None) == (self.embedded is None):
-            _refuse([Clash((), "set either url (a Redis of your own) or embedded (a folder), and not both", {})])
+    def _consistent(self) -> RedisSettings:
+        if [self.url, self.embedded, self.sentinels].count(None) != 2:
+            text = "set one of url (a Redis of your own), sentinels (that know where it is) or embedded (a folder), and only one"
+            _refuse([Clash((), text, {})])
+        _refuse([*self._clashes_of_places(), *self._clashes_of_secrets(), *self._clashes_of_tls()])
         return self
+
+    @property
+    def speaks_tls(self) -> bool:
+        return self.tls or addresses.speaks_tls(self.url or "")
+
+    @property
+    def has_password(self) -> bool:
+        """Whether a file or a variable holds the password."""
+        return self.password_file is not None or self.password_env is not None
+
+    def _clashes_of_places(self) -> Iterator[Clash]:
+        if self.sentinels is not None and self.sentinel_master is None:
+            yield Clash(("sentinels",), "Sentinels know masters by name: set sentinel_master", {})
+        only_sentinels = ("sentinel_master", "sentinel_username", "sentinel_password_file", "sentinel_password_env", "tls")
+        for key in only_sentinels if self.sentinels is None else ():
+            if getattr(self, key):
+                yield Clash((key,), "it belongs to sentinels, and there are none", {})
+        for key in ("username", "password_file", "password_env") if self.embedded is not None else ():
+            if getattr(self, key) is not None:
+                yield Clash((key,), "the embedded Redis knows no users: only this machine's user can reach it", {})
+
+    def _clashes_of_secrets(self) -> Iterator[Clash]:
+        for before in ("", "sentinel_"):
+            in_file, in_env = getattr(self, f"{before}password_file"), getattr(self, f"{before}password_env")
+            if in_file is not None and in_env is not None:
+                text = "set either {before}password_file or {before}password_env, and not both"
+                yield Clash((f"{before}password_env",), text, {"before": before})
+            if getattr(self, f"{before}username") is not None and in_file is None and in_env is None:
+                yield Clash((f"{before}username",), "a user has a password: set {before}password_file", {"before": before})
+        if addresses.holds_password(self.url or "") and self.has_password:
+            key = "password_file" if self.password_file is not None else "password_env"
+            yield Clash((key,), "url holds a password already: take it out there", {})
+        if addresses.names_user(self.url or "") and self.username is not None:
+            yield Clash(("username",), "url names a user already: take it out there", {})
+
+    def _clashes_of_tls(self) -> Iterator[Clash]:
+        for key in ("ca_file", "cert_file", "key_file") if not self.speaks_tls else ():
+            if getattr(self, key) is not None:
+                yield Clash((key,), "it is for TLS: write url as rediss://..., or tls = true beside sentinels", {})
+        if self.key_file is not None and self.cert_file is None:
+            yield Clash(("key_file",), "a key needs its certificate: set cert_file", {})
 
 
 class OrchestratorSettings(Section):

@@ -18,7 +18,7 @@ from orchestrator.cli.stopping import NO_ANSWER, WRONG_USE, Stop
 from orchestrator.said import Said, say
 from orchestrator.settings import load, masked
 from statemachines import wire
-from statemachines.configuration import Configuration
+from statemachines.configuration import Configuration, RedisSettings
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -60,68 +60,85 @@ def redis_of(configuration: Configuration) -> Iterator[Redis]:
     Raises:
         Stop: it does not answer, or refuses.
     """
-    from redis import Redis
-    from redis.backoff import NoBackoff
     from redis.exceptions import RedisError
-    from redis.retry import Retry
 
-    check_address(configuration)
-    url = address_of(configuration)
-    once = Retry(NoBackoff(), 0)
-    client = Redis.from_url(url, socket_timeout=REDIS_LIMIT_S, socket_connect_timeout=REDIS_LIMIT_S, retry=once, client_name="dcsup-cli")
+    client = _client(configuration.redis)
+    _check_embedded(configuration.redis)
     try:
         with client:
             yield client
     except RedisError as error:
-        raise Stop(NO_ANSWER, _refusal(masked(url), error)) from error
+        raise Stop(NO_ANSWER, _refusal(_place(configuration.redis), error)) from error
 
 
-def address_of(configuration: Configuration) -> str:
-    """Where Redis is.
+def check_redis(configuration: Configuration) -> None:
+    """Whether what [redis] names can be used: the files, and how the address is spelt; nothing is sent.
 
     Raises:
-        Stop: it is the embedded one, and it does not run.
+        Stop: something cannot.
+        SecretError: a password is not where it should be.
     """
-    if configuration.redis.url is not None:
-        return configuration.redis.url
-    from orchestrator.embedded import EmbeddedRedis, EmbeddedRedisError, in_use
+    _client(configuration.redis).close()
 
-    folder = str(configuration.redis.embedded)
+
+def _client(settings: RedisSettings) -> Redis:
+    from workers.redisclient import Unusable, client_of
+
+    _check_secrets(settings)
     try:
-        if in_use(folder):
-            return EmbeddedRedis(folder).url
+        return client_of(settings, REDIS_LIMIT_S, name="dcsup-cli")
+    except Unusable as error:
+        raise Stop(WRONG_USE, Said(error.template, error.values)) from error
+
+
+def _check_secrets(settings: RedisSettings) -> None:
+    """In the reader's language; the connection's own words are for logs.
+
+    Raises:
+        SecretError: one is not where it should be.
+    """
+    from orchestrator.secretfiles import read_secret
+
+    for which in ("password", "sentinel_password"):
+        file, env = getattr(settings, f"{which}_file"), getattr(settings, f"{which}_env")
+        if file is not None or env is not None:
+            read_secret(file, env, f"redis.{which}_{'file' if file is not None else 'env'}")
+
+
+def _check_embedded(settings: RedisSettings) -> None:
+    from orchestrator.embedded import EmbeddedRedisError, in_use
+
+    folder = settings.embedded
+    try:
+        if folder is None or in_use(folder):
+            return
     except EmbeddedRedisError as error:
         raise Stop(NO_ANSWER, say("the embedded Redis in {folder} cannot be reached: {why}", folder=folder, why=str(error))) from error
     raise Stop(NO_ANSWER, say("the embedded Redis in {folder} does not run; `dcsup orchestrator` starts it", folder=folder))
 
 
-def check_address(configuration: Configuration) -> None:
-    """Whether redis-py understands the configured address.
-
-    Raises:
-        Stop: it does not.
-    """
-    from redis.connection import parse_url
-
-    url = configuration.redis.url
-    try:
-        if url is not None:
-            parse_url(url)  # type: ignore[no-untyped-call]
-    except ValueError as error:
-        raise Stop(WRONG_USE, say("the Redis address {url} cannot be used: {why}", url=masked(url or ""), why=str(error))) from error
+def _place(settings: RedisSettings) -> str:
+    """Where Redis is, fit for a screen."""
+    if settings.sentinels is not None:
+        return f"{settings.sentinel_master} ({', '.join(settings.sentinels)})"
+    return masked(settings.url) if settings.url is not None else str(settings.embedded)
 
 
-def _refusal(url: str, error: Exception) -> Said:
+def _refusal(place: str, error: Exception) -> Said:
     from redis.exceptions import AuthenticationError, BusyLoadingError, ConnectionError, NoPermissionError, TimeoutError
 
-    why = str(error) or type(error).__name__
+    from workers.redisclient import Unreachable
+
+    why: str | Said = str(error) or type(error).__name__
+    if isinstance(error, Unreachable):
+        return say("Redis cannot be reached: {why}", why=Said(error.template, error.values))
     if isinstance(error, (AuthenticationError, NoPermissionError)):
-        return say("Redis at {url} refuses this user ({why}); check name, password and rights in [redis] url", url=url, why=why)
+        return say("Redis at {url} refuses this user ({why}); check name, password and rights in [redis]", url=place, why=why)
     if isinstance(error, BusyLoadingError):
-        return say("Redis at {url} is still loading its data; try again in a moment", url=url)
+        return say("Redis at {url} is still loading its data; try again in a moment", url=place)
     if isinstance(error, (ConnectionError, TimeoutError)):
-        return say("Redis at {url} does not answer ({why}); is it running, and is [redis] url right?", url=url, why=why)
-    return say("Redis at {url} refused a command ({why})", url=url, why=why)
+        return say("Redis at {url} does not answer ({why}); is it running, and is [redis] right?", url=place, why=why)
+    return say("Redis at {url} refused a command ({why})", url=place, why=why)
 
 
 # --- states -------------------------------------------------------------------------------------------------------------------------------

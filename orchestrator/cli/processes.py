@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from orchestrator.cli import options
-from orchestrator.cli.connection import check_address, configured
+from orchestrator.cli.connection import check_redis, configured
 from orchestrator.cli.stopping import NO_ANSWER, WRONG_USE, Stop
 from orchestrator.said import say
 from workers.messages import _
@@ -25,15 +25,16 @@ def add(commands: options.Commands) -> None:
 
 def run_orchestrator(arguments: argparse.Namespace) -> int:
     configuration = configured(arguments)
-    check_address(configuration)
+    check_redis(configuration)
     from orchestrator.app import run
     from orchestrator.embedded import EmbeddedRedisError
     from orchestrator.http import CannotListen
     from workers import logs
+    from workers.redisclient import client_of
 
     logs.configure("orchestrator")
     try:
-        return run(configuration)
+        return run(configuration, connect=client_of)
     except CannotListen as error:
         raise Stop(WRONG_USE, error.said) from error
     except EmbeddedRedisError as error:
@@ -45,6 +46,7 @@ def run_worker(arguments: argparse.Namespace) -> int:
     if configuration.node is None:
         text = say("{file} has no [node] table; a worker needs one: it says which node this machine is", file=arguments.config)
         raise Stop(WRONG_USE, text)
+    check_redis(configuration)
     from workers.worker import run
 
     return run(arguments.config)

@@ -6,6 +6,7 @@ import sys
 
 from orchestrator.app import run
 from orchestrator.settings import load
+from workers.redisclient import client_of
 
 if __name__ == "__main__":
-    sys.exit(run(load(sys.argv[1]), identity=sys.argv[2]))
+    sys.exit(run(load(sys.argv[1]), connect=client_of, identity=sys.argv[2]))

@@ -146,7 +146,7 @@ ONE_MISTAKE = {
         "clusters.pair.endpoints[0].service",
         "there is no service 'web'",
     ),
-    "both kinds of Redis": ("[redis]\n", '[redis]\nembedded = "data"\n', 2, "redis", "set either url"),
+    "both kinds of Redis": ("[redis]\n", '[redis]\nembedded = "data"\n', 2, "redis", "set one of url"),
     "not a Redis address": ('"redis://127.0.0.1:6379/0"', '"localhost:6379"', 3, "redis.url", "an address such as redis://"),
     "dotted key": ("[redis]\nurl = ", "redis.url = 1 #", 2, "redis.url", "found 1; allowed: a text"),
     "inline table": (
