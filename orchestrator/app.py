@@ -31,8 +31,8 @@ from statemachines.states import new_state
 
 log = structlog.get_logger()
 
-Serve = Callable[[str, CollectorRegistry, Callable[[], dict[str, Any]]], tuple[str, Callable[[], None]]]
-"""(listen, metrics, status) -> the address, and what ends it: `orchestrator.http.serve`."""
+Serve = Callable[[str, CollectorRegistry, Callable[[], dict[str, Any]], http.Access], tuple[str, Callable[[], None]]]
+"""(listen, metrics, status, access) -> the address, and what ends it: `orchestrator.http.serve`."""
 
 
 Connect = Callable[[RedisSettings, float], Redis]
@@ -88,8 +88,9 @@ def _lead(configuration: Configuration, connect: Connect, serve: Serve, identity
     lease = Lease(identity, configuration.orchestrator.lease_ttl, "{}")
     orchestrator = build(configuration, store, lease)
     registry = metrics.registry_of(lambda: live(orchestrator, configuration.clusters), orchestrator.lock)
-    url, close = serve(configuration.orchestrator.listen, registry, orchestrator.states)
+    url, close = serve(configuration.orchestrator.listen, registry, orchestrator.states, http.access_of(configuration.orchestrator))
     stack.callback(close)
+    url = configuration.orchestrator.url or url
     lease.where = json.dumps({"url": url, "pid": os.getpid()})
     log.info("orchestrator up", orchestrator=identity, clusters=sorted(configuration.clusters), url=url)
     gc.collect()

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from orchestrator.said import Said, say
+from statemachines.configuration import OrchestratorSettings
 
 SECRET_BYTES_MAX = 65_536
 
@@ -57,6 +58,17 @@ def _in_file(file: str, where: str) -> str:
         raise SecretError(said) from None
     except UnicodeDecodeError:
         raise SecretError(say("{where}: the file {file} is not UTF-8; save it as plain text", where=where, file=file)) from None
+
+
+def token_of(settings: OrchestratorSettings) -> str | None:
+    """The token that an orchestrator's endpoint asks for; None: it asks for none.
+
+    Raises:
+        SecretError: it is not there or cannot be read.
+    """
+    if not settings.has_token:
+        return None
+    return read_secret(settings.token_file, settings.token_env, "orchestrator." + ("token_file" if settings.token_file else "token_env"))
 
 
 def is_open_to_others(file: str | Path) -> bool | None:

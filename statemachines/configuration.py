@@ -462,6 +462,8 @@ class RedisSettings(Section):
 class OrchestratorSettings(Section):
     listen: str = "127.0.0.1:9464"
     """Where /metrics and /status are served; an address that other machines reach needs a token, or `open`."""
+    url: str | None = None
+    """How others reach it, if not as `listen` says: `https://orchestrator1.example:9464`."""
     token_file: Annotated[str, Field(min_length=1)] | None = None
     """A file with the token that whoever asks must show (`Authorization: Bearer ...`). None, nor `token_env`: nobody is asked for one."""
     token_env: Annotated[str, Field(min_length=1)] | None = None

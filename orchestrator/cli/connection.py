@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from orchestrator.cli.neighbour import ask, own_url
 from orchestrator.cli.output import remark
 from orchestrator.cli.stopping import NO_ANSWER, WRONG_USE, Stop
 from orchestrator.said import Said, say
 from orchestrator.settings import load, masked
 from statemachines import wire
-from statemachines.configuration import Configuration, RedisSettings
+from statemachines.configuration import Configuration, OrchestratorSettings, RedisSettings
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from orchestrator.ports import StoredEntry
 
 REDIS_LIMIT_S = 5.0
-HTTP_LIMIT_S = 3.0
-_CAREFUL = 20_000_000
-"""Bytes of a status that are read at most."""
 
 
 def configured(arguments: argparse.Namespace) -> Configuration:
@@ -153,9 +149,9 @@ def states(configuration: Configuration, clusters: list[str]) -> dict[str, dict[
     """
     try:
         with redis_of(configuration) as client:
-            return _asked_or_folded(client, clusters)
+            return _asked_or_folded(client, configuration.orchestrator, clusters)
     except Stop as stop:
-        found = _ask_http(f"http://{configuration.orchestrator.listen}")
+        found = ask(own_url(configuration.orchestrator), configuration.orchestrator)
         if stop.code != NO_ANSWER or not all(cluster in found for cluster in clusters):
             raise
         remark(stop.said)
@@ -163,11 +159,11 @@ def states(configuration: Configuration, clusters: list[str]) -> dict[str, dict[
         return {cluster: found[cluster] for cluster in clusters}
 
 
-def _asked_or_folded(client: Redis, clusters: list[str]) -> dict[str, dict[str, Any]]:
+def _asked_or_folded(client: Redis, settings: OrchestratorSettings, clusters: list[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for cluster in clusters:
         if cluster not in found and (url := leader_url(client, cluster)) is not None:
-            found.update(_ask_http(url))
+            found.update(ask(url, settings))
         if cluster not in found:
             remark(say("no orchestrator leads cluster '{cluster}' and answers: this is the state of its log", cluster=cluster))
             found[cluster] = folded(client, cluster)
@@ -185,10 +181,10 @@ def leader_url(client: Redis, cluster: str) -> str | None:
     return url if isinstance(url, str) else None
 
 
-def leader_state(client: Redis, cluster: str) -> dict[str, Any] | None:
+def leader_state(client: Redis, settings: OrchestratorSettings, cluster: str) -> dict[str, Any] | None:
     """The cluster's state as the orchestrator that leads it tells it now; None: none leads, or it does not answer."""
     url = leader_url(client, cluster)
-    return _ask_http(url).get(cluster) if url is not None else None
+    return ask(url, settings).get(cluster) if url is not None else None
 
 
 def folded(client: Redis, cluster: str) -> dict[str, Any]:
@@ -219,21 +215,3 @@ class _Looking:
         from orchestrator.export import entry_at
 
         return entry_at(self._client, cluster, entry_id)
-
-
-def _ask_http(url: str) -> dict[str, dict[str, Any]]:
-    """The states that an orchestrator answers with; empty when it does not. No proxy is asked: it is a neighbour."""
-    place = urlsplit(url)
-    try:
-        connection = HTTPConnection(place.hostname or "", place.port or 80, timeout=HTTP_LIMIT_S)
-    except (ValueError, HTTPException):
-        return {}
-    try:
-        connection.request("GET", "/status")
-        answer = connection.getresponse()
-        clusters = json.loads(answer.read(_CAREFUL))["clusters"] if answer.status == 200 else {}
-    except (OSError, HTTPException, ValueError, KeyError, TypeError):
-        return {}
-    finally:
-        connection.close()
-    return {name: state for name, state in clusters.items() if isinstance(state, dict)} if isinstance(clusters, Mapping) else {}

@@ -27,7 +27,7 @@ from workers.messages import _, mark
 if TYPE_CHECKING:
     from redis import Redis
 
-    from statemachines.configuration import ClusterSettings, Configuration, NodeSettings
+    from statemachines.configuration import ClusterSettings, Configuration, NodeSettings, OrchestratorSettings
 
 LOOK_EVERY_S = 0.5
 SEEN_LIMIT_S = 60.0
@@ -112,7 +112,7 @@ def run_move(arguments: argparse.Namespace) -> int:
     configuration = configured(arguments)
     wish = _wish(arguments, configuration)
     with _nothing_moved(wish), redis_of(configuration) as client:
-        state = leader_state(client, wish.cluster)
+        state = leader_state(client, configuration.orchestrator, wish.cluster)
         if state is None:
             raise Stop(NO_ANSWER, say("no orchestrator leads cluster '{cluster}': nobody can tell how it stands", cluster=wish.cluster))
         _refuse(reasons(state, wish, force=arguments.force))
@@ -287,7 +287,7 @@ def _follow(configuration: Configuration, wish: Wish, poll: Callable[[], Ended |
             followed.command, followed.command_ended_s = ended, time.monotonic()
         try:
             with redis_of(configuration) as client:
-                _look(client, wish, followed)
+                _look(client, configuration.orchestrator, wish, followed)
         except Stop as stop:
             _say_once(followed, stop.said)
         if followed.failover is not None and followed.failover["state"] != shown:
@@ -297,12 +297,12 @@ def _follow(configuration: Configuration, wish: Wish, poll: Callable[[], Ended |
             time.sleep(LOOK_EVERY_S)
 
 
-def _look(client: Redis, wish: Wish, followed: Followed) -> None:
+def _look(client: Redis, settings: OrchestratorSettings, wish: Wish, followed: Followed) -> None:
     if followed.command is not None and not followed.told:
         words = {"request": wish.request, "ok": followed.command.ok, "reason": followed.command.reason}
         hand_in(client, wish.cluster, "MoveEnded", words)
         followed.told = True
-    state = leader_state(client, wish.cluster)
+    state = leader_state(client, settings, wish.cluster)
     if state is None:
         _say_once(followed, say("no orchestrator leads cluster '{cluster}' just now; the move goes on", cluster=wish.cluster))
         return

@@ -48,7 +48,7 @@ class RealEyes:
 
         try:
             with redis_of(self._configuration) as client:
-                found = leader_state(client, self._cluster)
+                found = leader_state(client, self._configuration.orchestrator, self._cluster)
         except Stop:
             return None
         return {**new_state(self._cluster).model_dump(mode="json"), **found} if found is not None else None
