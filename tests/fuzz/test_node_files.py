@@ -1,4 +1,4 @@
-"""A node folder full of rubbish: what can be read is handed in once, the rest is put aside with words, and no ticket becomes another one."""
+"""A node folder full of rubbish: what can be read is handed in once, the rest is put aside with words, no ticket becomes another one."""
 
 from __future__ import annotations
 
@@ -23,24 +23,28 @@ BOOT = "boot1"
 TICKET = f"{BOOT}-failover1-1-start"
 CALM = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
-names = st.one_of(
-    st.text(st.characters(blacklist_characters="/\x00", blacklist_categories=["Cs"]), min_size=1, max_size=30).filter(lambda name: name not in (".", "..")),
-    st.builds(
-        "{}-{}-{}-{}.{}".format,
-        st.sampled_from([BOOT, "other", "", "a-b"]), st.sampled_from(["failover1", "f-1", "*", "[a-z]?"]), st.integers(0, 10**20),
-        st.sampled_from(["start", "stop", "move"]),
-        st.sampled_from(["open", "worker", "busy-1-99999999-7", "busy-x", "busy-0-0-0", "busy-1-1-1", "script", "script-1", "done", "void", "alive", "1.start", "1.ok",
-                         "99999999999999999999.fail", "-1.lost", "verdict", "pulse", ".start", "1.live"]),
-    ),
+WORDS = (
+    "open", "worker", "busy-1-99999999-7", "busy-x", "busy-0-0-0", "busy-1-1-1", "script", "script-1", "done", "void", "alive", "verdict",
+    "pulse", "1.start", "1.ok", "99999999999999999999.fail", "-1.lost", ".start", "1.live",
 )  # fmt: skip
+KEYS = ("commands", "1.service", "1.verb", "2.service", "pid", "born", "boot", "mono", "code", "status", "polling", "wall", "event")
+LETTERS = st.characters(blacklist_characters="/\x00", blacklist_categories=["Cs"])
+
+ticket_names = st.builds(
+    "{}-{}-{}-{}.{}".format,
+    st.sampled_from([BOOT, "other", "", "a-b"]), st.sampled_from(["failover1", "f-1", "*", "[a-z]?"]), st.integers(0, 10**20),
+    st.sampled_from(["start", "stop", "move"]), st.sampled_from(WORDS),
+)  # fmt: skip
+names = st.one_of(st.text(LETTERS, min_size=1, max_size=30).filter(lambda name: name not in (".", "..")), ticket_names)
+field_values = st.one_of(
+    st.sampled_from(["1", "-1", "99999999999", "nan", "inf", "1e999", "", BOOT, "agent", "start", "１"]), st.text(max_size=10)
+)
 contents = st.one_of(
     st.binary(max_size=60),
-    st.dictionaries(
-        st.sampled_from(["commands", "1.service", "1.verb", "2.service", "pid", "born", "boot", "mono", "code", "status", "polling", "wall", "event"]),
-        st.one_of(st.sampled_from(["1", "-1", "99999999999", "nan", "inf", "1e999", "", BOOT, "agent", "start", "１"]), st.text(max_size=10)),
-        max_size=6,
-    ).map(lambda fields: files.to_text(dict(fields)).encode("utf-8", "replace")),
-)  # fmt: skip
+    st.dictionaries(st.sampled_from(KEYS), field_values, max_size=6).map(
+        lambda fields: files.to_text(dict(fields)).encode("utf-8", "replace")
+    ),
+)
 
 
 @contextmanager
@@ -109,17 +113,23 @@ def _fact(kind: str, data: dict[str, Any], more: dict[str, Any]) -> bytes:
     return json.dumps(body).encode()
 
 
+LINE_KEYS = ("type", "source", "n", "1.service", "1.verb", "code", "ran", "")
+plain_lines = st.builds("{}={}".format, st.sampled_from(LINE_KEYS), st.text(max_size=12))
 fact_files = st.one_of(
     st.binary(max_size=80),
-    st.builds(_fact, st.one_of(st.sampled_from(["NodeJoined", "CommandEnded"]), odd_texts), fact_data("CommandEnded", {"n": 1}),
-              st.dictionaries(st.sampled_from(["mono", "wall", "boot", "source", "data", "type"]), json_values, max_size=2)),
-    st.lists(st.builds("{}={}".format, st.sampled_from(["type", "source", "n", "1.service", "1.verb", "code", "ran", ""]), st.text(max_size=12))).map(
-        lambda lines: "\n".join(lines).encode("utf-8", "replace")),
-)  # fmt: skip
+    st.builds(
+        _fact,
+        st.one_of(st.sampled_from(["NodeJoined", "CommandEnded"]), odd_texts),
+        fact_data("CommandEnded", {"n": 1}),
+        st.dictionaries(st.sampled_from(["mono", "wall", "boot", "source", "data", "type"]), json_values, max_size=2),
+    ),
+    st.lists(plain_lines).map(lambda lines: "\n".join(lines).encode("utf-8", "replace")),
+)
+fact_names = st.builds("{}{}".format, st.text("abc0123456789-", min_size=1, max_size=24), st.sampled_from([".fact", ".line", ".tmp"]))
 
 
 @CALM
-@given(st.dictionaries(st.builds("{}{}".format, st.text("abc0123456789-", min_size=1, max_size=24), st.sampled_from([".fact", ".line", ".tmp"])), fact_files, max_size=8))  # fmt: skip
+@given(st.dictionaries(fact_names, fact_files, max_size=8))
 def test_every_fact_file_is_numbered_or_put_aside(written: dict[str, bytes]) -> None:
     """Numbers are consecutive, each number can be handed in, nothing is there twice and nothing is gone (I5)."""
     with folder_with(outbox=dict(written)) as home:

@@ -12,12 +12,13 @@ NODES, SERVICES = ("node1", "node2"), ("agent", "server")
 TICKETS = ("b-failover1-1-start", "b-failover1-2-stop", "b-failover1-3-start")
 
 odd_texts = st.sampled_from([
-    "", " ", "\x00", "a\nb", "\u2028", "\ud800", "日本語 の 名前", "../../etc/passwd", "$(touch canary)", "`x`", "%PATH%", "'; --", "x" * 70_000,
+    "", " ", "\x00", "a\nb", "\u2028", "\ud800", "日本語 の 名前", "../../etc/passwd",
+    "$(touch canary)", "`x`", "%PATH%", "'; --", "x" * 70_000,
     "-1", "1e400", "NaN", "null", "\x1b[2J", "\ufeff", "con", "a|b&c",
 ])  # fmt: skip
 plausible = st.sampled_from([
-    *NODES, *SERVICES, *TICKETS, "START", "FAILOVER", "start", "stop", "recover", "faststop", "healthy", "unhealthy", "unknown", "ok", "fail",
-    "lost", "worker", "script", "online", "dead", "auto", "started", "none", 0, 1, 2, 40, 75, True, False, None, 0.5,
+    *NODES, *SERVICES, *TICKETS, "START", "FAILOVER", "start", "stop", "recover", "faststop", "healthy", "unhealthy", "unknown", "ok",
+    "fail", "lost", "worker", "script", "online", "dead", "auto", "started", "none", 0, 1, 2, 40, 75, True, False, None, 0.5,
 ])  # fmt: skip
 odd_numbers = st.sampled_from([-1, 0, 2**31, 2**63, 2**64, 10**30, -(10**30), 1e308, float("inf"), float("-inf"), float("nan")])
 leaves = st.one_of(st.text(max_size=20), odd_texts, plausible, odd_numbers, st.integers(), st.floats(), st.booleans(), st.none())
