@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import structlog
 
 import statemachines
-from orchestrator.ports import Core, Head, LogDamaged, Projection, ProjectionFactory, Store, StoredEntry
+from orchestrator.ports import Core, Head, LogDamaged, Projection, ProjectionFactory, Store, StoredEntry, StoreRefused
 from statemachines.entries import GENESIS_HASH, GENESIS_ID, ChainBroken, Sealed, unseal
 from statemachines.states import ClusterState
 
@@ -65,7 +65,7 @@ def load(
 
     Raises:
         LogDamaged: the log does not lead to the head.
-        StoreUnavailable: see `orchestrator.ports`.
+        StoreRefused, StoreUnavailable: see `orchestrator.ports`.
     """
     head = store.read_head(cluster)
     saved = _from_snapshot(store, cluster, make_projection)
@@ -132,7 +132,10 @@ def snapshot(store: Snapshots, cluster: str) -> ClusterState | None:
 
 def _from_snapshot(store: Snapshots, cluster: str, make_projection: ProjectionFactory | None) -> History | str | None:
     """The snapshot's state, or why it is not used; None: there is none."""
-    text = store.get_snapshot(cluster)
+    try:
+        text = store.get_snapshot(cluster)
+    except StoreRefused as error:
+        return str(error)
     if text is None:
         return None
     try:
@@ -164,8 +167,12 @@ def _restored(cluster: str, make_projection: ProjectionFactory | None, blob: Any
     return projection
 
 
-def save(store: Store, state: ClusterState, projection: Projection | None) -> None:
-    """Write the snapshot of a state that the log holds."""
+def save(store: Store, epoch: int, state: ClusterState, projection: Projection | None) -> None:
+    """Write the snapshot of a state that the log holds, if `epoch` still leads.
+
+    Raises:
+        StoreRefused, StoreUnavailable: see `orchestrator.ports`. Nothing is lost by it: the next one folds more.
+    """
     saved = {
         "code": CODE,
         "last_id": state.last_id,
@@ -173,4 +180,4 @@ def save(store: Store, state: ClusterState, projection: Projection | None) -> No
         "projection": projection.dump() if projection is not None else None,
         "state": state.model_dump(mode="json"),
     }
-    store.put_snapshot(state.cluster, json.dumps(saved, separators=(",", ":"), ensure_ascii=False).encode())
+    store.put_snapshot(state.cluster, epoch, json.dumps(saved, separators=(",", ":"), ensure_ascii=False).encode())

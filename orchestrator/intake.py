@@ -49,6 +49,8 @@ class Batch:
     jobs: list[QueuedJob] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    doubled: set[str] = field(default_factory=set)
+    """Inboxes of skipped duplicates."""
     inboxes: set[str] = field(default_factory=set)
     """Those that something was read from."""
     oldest_ms: int | None = None
@@ -95,6 +97,8 @@ def _take_one(core: Core, batch: Batch, entry: InboxEntry, now_ms: int) -> None:
     order = core.order_of(batch.state, entry.inbox, envelope)
     if order != "next":
         batch.skipped[order] += 1
+        if order == "duplicate":
+            batch.doubled.add(entry.inbox)
         return
     try:
         arrival = Arrival(entry.inbox, entry.id, envelope, _body(entry, envelope, now_ms))

@@ -21,8 +21,19 @@ from dataclasses import dataclass, field
 from orchestrator import history
 from orchestrator.history import History
 from orchestrator.intake import Batch, take_in
-from orchestrator.observing import LeaderFact, Liveness, Telling, envelopes
-from orchestrator.ports import Commit, CommitAnswer, Core, Head, InboxEntry, Leader, Projection, ProjectionFactory, SignsOfLife, Store
+from orchestrator.observing import Countdown, LeaderFact, Liveness, Telling, envelopes
+from orchestrator.ports import (
+    Commit,
+    Core,
+    Head,
+    InboxEntry,
+    Leader,
+    Projection,
+    ProjectionFactory,
+    SignsOfLife,
+    Store,
+    StoreRefused,
+)
 from statemachines import wire
 from statemachines.configuration import ClusterSettings
 from statemachines.entries import GENESIS_HASH, GENESIS_ID
@@ -81,7 +92,10 @@ class Led:
     projection: Projection | None
     inboxes: tuple[str, ...]
     liveness: Liveness
+    upon: Head | None = None
+    """The head that the lead was taken upon."""
     pending: Pending | None = None
+    deadlines: Countdown = field(default_factory=Countdown)
     deadlines_told: Telling = field(default_factory=Telling)
     liveness_told: Telling = field(default_factory=Telling)
     endpoints_told: Telling = field(default_factory=Telling)
@@ -102,13 +116,22 @@ class Led:
         """The commit that makes `batch` history. Nodes that something was read from learn how far they are, also after a repeat."""
         new = Head(self.head.epoch, self.head.commit + 1, batch.cursors, *_end_of(batch, self.head))
         marks = {inbox: batch.state.sources.get(inbox, {}) for inbox in sorted(batch.inboxes) if not inbox.startswith("_")}
-        return Commit(self.cluster, self.head, new, batch.entries, batch.jobs, marks, batch.quarantined)
+        return Commit(self.cluster, self.head, new, batch.entries, batch.jobs, marks, batch.quarantined, upon=self.upon)
 
 
 def _end_of(batch: Batch, head: Head | None) -> tuple[str, str]:
     if batch.entries:
         return batch.entries[-1].entry.id, batch.entries[-1].hash
     return (head.last_id, head.last_hash) if head is not None else (GENESIS_ID, GENESIS_HASH)
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """A take-over: what the log folded to, and the commit that takes the lead upon it."""
+
+    past: History
+    batch: Batch
+    commit: Commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +142,8 @@ class Taker:
     lease: Lease
     core: Core
     make_projection: ProjectionFactory | None = None
+    unanswered: dict[str, Taking] = field(default_factory=dict)
+    """Cluster -> a take-over that was sent and whose answer has not been seen."""
 
     def take(self, cluster: str, settings: ClusterSettings, epoch_seen: int) -> Led | None:
         """Fold the cluster's log and take its lead; None: somebody else was quicker.
@@ -126,23 +151,41 @@ class Taker:
         `epoch_seen`: the highest epoch known, for a Redis that lost its tail must not issue one twice.
 
         Raises:
-            LogDamaged, StoreUnavailable: see `orchestrator.ports`.
+            LogDamaged, StoreRefused, StoreUnavailable: see `orchestrator.ports`. After the last one the next call settles what was sent.
         """
+        taking, head = self._settled(cluster)
+        if taking is None or head is None:
+            self.store.prepare(cluster, settings.nodes)
+            taking = self.unanswered[cluster] = self._prepared(cluster, settings, epoch_seen)
+            [answer] = self.store.commit([taking.commit])
+            del self.unanswered[cluster]
+            if answer.head is None and answer.trouble is not None:
+                raise StoreRefused(answer.trouble)
+            if not answer.done or answer.head is None:
+                return None
+            head = answer.head
+        return _led(taking, head, settings)
+
+    def _settled(self, cluster: str) -> tuple[Taking | None, Head | None]:
+        """The take-over whose answer was lost, if it happened and is the last thing that did; its head as it stands."""
+        taking = self.unanswered.get(cluster)
+        if taking is None:
+            return None, None
+        head = self.store.read_head(cluster)
+        del self.unanswered[cluster]
+        return (taking, head) if taking.commit.new.same_commit(head) else (None, None)
+
+    def _prepared(self, cluster: str, settings: ClusterSettings, epoch_seen: int) -> Taking:
         past = history.load(self.store, cluster, self.core, self.make_projection, lambda: self.lease.renew(self.store, if_due=True))
         epoch = max(past.head.epoch if past.head is not None else 0, epoch_seen) + 1
-        now_ms = self.store.now_ms()
-        batch = self._first_batch(past, cluster, settings, epoch, now_ms)
-        answer = self._commit(past, cluster, settings, epoch, batch)
-        if not answer.done or answer.head is None:
-            return None
-        for sealed in batch.entries:
-            if past.projection is not None:
-                past.projection.apply(sealed)
-        self.store.prepare(cluster, settings.nodes)
-        inboxes = (*dict.fromkeys((*settings.nodes, *answer.head.cursors, wire.LEADER_INBOX, wire.OPERATOR_INBOX)),)
-        led = Led(cluster, settings, answer.head, batch.state, past.projection, inboxes, Liveness(settings))
-        led.entries_since_snapshot = past.folded + len(batch.entries)
-        return led
+        batch = self._first_batch(past, cluster, settings, epoch, self.store.now_ms())
+        number = past.head.commit + 1 if past.head is not None else 1
+        new = Head(epoch, number, batch.cursors, *_end_of(batch, past.head))
+        marks = {node: batch.state.sources.get(node, {}) for node in settings.nodes}
+        commit = Commit(
+            cluster, past.head, new, batch.entries, batch.jobs, marks, batch.quarantined, owner=self.lease.identity, upon=past.head
+        )
+        return Taking(past, batch, commit)
 
     def _first_batch(self, past: History, cluster: str, settings: ClusterSettings, epoch: int, now_ms: int) -> Batch:
         """The facts of taking the lead go the way of all facts, except that the inbox is passed by: they must be in this commit."""
@@ -156,11 +199,14 @@ class Taker:
         batch.cursors = dict(cursors)
         return batch
 
-    def _commit(self, past: History, cluster: str, settings: ClusterSettings, epoch: int, batch: Batch) -> CommitAnswer:
-        number = past.head.commit + 1 if past.head is not None else 1
-        new = Head(epoch, number, batch.cursors, *_end_of(batch, past.head))
-        marks = {node: batch.state.sources.get(node, {}) for node in settings.nodes}
-        [answer] = self.store.commit(
-            [Commit(cluster, past.head, new, batch.entries, batch.jobs, marks, batch.quarantined, owner=self.lease.identity)]
-        )
-        return answer
+
+def _led(taking: Taking, head: Head, settings: ClusterSettings) -> Led:
+    """The lead as it is after the take-over's commit, whose head stands now."""
+    past, batch = taking.past, taking.batch
+    for sealed in batch.entries:
+        if past.projection is not None:
+            past.projection.apply(sealed)
+    inboxes = (*dict.fromkeys((*settings.nodes, *head.cursors, wire.LEADER_INBOX, wire.OPERATOR_INBOX)),)
+    led = Led(taking.commit.cluster, settings, head, batch.state, past.projection, inboxes, Liveness(settings), past.head)
+    led.entries_since_snapshot = past.folded + len(batch.entries)
+    return led

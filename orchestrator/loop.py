@@ -32,6 +32,7 @@ from typing import Any
 import structlog
 
 from orchestrator import history
+from orchestrator.clock import RedisClock
 from orchestrator.endpoints import Endpoints, Seen
 from orchestrator.intake import AHEAD_MS_MAX, Batch, in_order, take_in
 from orchestrator.lease import Lease, Led, Pending, Taker
@@ -39,12 +40,11 @@ from orchestrator.observing import (
     RECONNECT_S,
     Differences,
     Telling,
-    due_deadlines,
     endpoint_differences,
     envelopes,
+    latest_ms,
     liveness_values,
     maintenance_text,
-    next_deadline_ms,
 )
 from orchestrator.ports import (
     CommitAnswer,
@@ -59,7 +59,7 @@ from orchestrator.ports import (
 )
 from statemachines import wire
 from statemachines.configuration import ClusterSettings
-from statemachines.entries import Sealed
+from statemachines.entries import Sealed, id_key
 from statemachines.states import ClusterState
 
 log = structlog.get_logger()
@@ -77,20 +77,6 @@ READ_COUNT = 100
 
 BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 DAMAGED_RETRY_S = 5.0
-
-
-class RedisClock:
-    """Redis TIME, known without asking: the last answer plus what has passed here since. Never ahead of Redis, a little behind."""
-
-    def __init__(self) -> None:
-        self._at_ms = 0
-        self._mono_s = 0.0
-
-    def sync(self, now_ms: int) -> None:
-        self._at_ms, self._mono_s = now_ms, time.monotonic()
-
-    def now_ms(self) -> int:
-        return self._at_ms + int((time.monotonic() - self._mono_s) * 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +116,12 @@ class Orchestrator:
         self._taker = Taker(store, lease, self._core, make_projection)
         self._snapshot_every = snapshot_every
         self._led: dict[str, Led] = {}
-        self._due_ms: dict[str, int] = {}
-        """Cluster -> when its next deadline is due that was not told yet."""
+        self._due_s: dict[str, float] = {}
+        """Cluster -> when (monotonic) its next deadline is due that was not told yet."""
         self._epochs_seen: Counter[str] = Counter()
         self._damaged_until: dict[str, float] = {}
+        self._damaged: dict[str, str] = {}
+        """Cluster -> why it cannot be led, as it was said."""
         self._endpoints = Endpoints()
         self._maintenance_due: set[str] = set()
         """Clusters whose maintenance key is not what the state says."""
@@ -144,7 +132,9 @@ class Orchestrator:
         self._said_unavailable = False
         self._failures = 0
         self._together_since = 0.0
+        """Since when (monotonic) Redis has been there without a break, its clock going evenly."""
         self._last_contact = 0.0
+        self._contest_from = 0.0
         self._next_sweep = 0.0
         self._next_trim = 0.0
         self._next_maintenance = 0.0
@@ -175,14 +165,13 @@ class Orchestrator:
             self._tell_maintenance()
         except StoreUnavailable as error:
             self._lost(error)
+        else:
+            self._well()
 
     def _patience_s(self) -> float:
         """How long there is nothing to do unless a fact comes."""
-        wait_s = self._next_sweep - time.monotonic()
-        due_ms = min(self._due_ms.values(), default=None)
-        if due_ms is not None:
-            wait_s = min(wait_s, (due_ms - self._clock.now_ms()) / 1000)
-        return max(0.0, wait_s)
+        due_s = min(self._due_s.values(), default=self._next_sweep)
+        return max(0.0, min(self._next_sweep, max(due_s, self._together_since + RECONNECT_S)) - time.monotonic())
 
     # --- facts ------------------------------------------------------------------------------------------------------------------------
 
@@ -199,7 +188,7 @@ class Orchestrator:
         for entry in entries:
             by_cluster[entry.cluster].append(entry)
         if max((entry.ms for entry in entries), default=0) > self._clock.now_ms() + AHEAD_MS_MAX:
-            self._clock.sync(self._store.now_ms())  # before a fact is called early, the clock is asked
+            self._look_at_clock()  # before a fact is called early, the clock is asked
         more: set[str] = set()
         batches = {}
         for cluster, found in by_cluster.items():
@@ -228,10 +217,11 @@ class Orchestrator:
     def _answered(self, led: Led, answer: CommitAnswer) -> None:
         if not answer.done or answer.head is None:
             self._deposed(led, answer.trouble or "another orchestrator committed")
+            if answer.trouble is not None:
+                self._leave_alone(led.cluster)
             return
         if answer.trouble is not None:
             log.error("Redis refused a part of a commit beside the log", cluster=led.cluster, reason=answer.trouble)
-        self._clock.sync(answer.head.time_ms)
         self._adopt(led, answer.head.time_ms)
 
     def _adopt(self, led: Led, time_ms: int) -> None:
@@ -244,6 +234,9 @@ class Orchestrator:
             led.entries_since_snapshot += len(batch.entries)
             self.skipped[led.cluster].update(batch.skipped)
             self._project(led, batch.entries)
+        if wire.LEADER_INBOX in batch.doubled:  # an append whose answer was lost came first after all, and took another one's number
+            for telling in (led.deadlines_told, led.liveness_told, led.endpoints_told):
+                telling.forget()
         self._note_deadlines(led)
         if maintenance_text(led.state) != led.maintenance:
             self._maintenance_due.add(led.cluster)
@@ -261,18 +254,18 @@ class Orchestrator:
             log.exception("a projection failed on entries of the log", cluster=led.cluster)
 
     def _note_deadlines(self, led: Led) -> None:
-        due_ms = next_deadline_ms(led.state, led.deadlines_told)
-        if due_ms is None:
-            self._due_ms.pop(led.cluster, None)
+        led.deadlines.note(led.state, max(self._clock.now_ms(), id_key(led.state.last_id)[0]), time.monotonic())
+        due_s = led.deadlines.next_s(led.state, led.deadlines_told)
+        if due_s is None:
+            self._due_s.pop(led.cluster, None)
         else:
-            self._due_ms[led.cluster] = due_ms
+            self._due_s[led.cluster] = due_s
 
     # --- looking around ---------------------------------------------------------------------------------------------------------------
 
     def _sweep(self) -> None:
-        self._note_contact()
         self.lease.renew(self._store)
-        self._clock.sync(self._store.now_ms())
+        self._look_at_clock()
         self._contest()
         self._work(list(self._led))
         self._watch_nodes()
@@ -282,38 +275,47 @@ class Orchestrator:
         every_s = min(self.lease.renew_every_s, SWEEP_S if len(self._led) == len(self._clusters) else STANDBY_S)
         self._next_sweep = time.monotonic() + every_s
 
-    def _note_contact(self) -> None:
-        """A gap between two sweeps in which signs of life could have run out unseen counts like an outage."""
+    def _look_at_clock(self) -> None:
+        """Ask Redis for its time. A gap since the last look in which signs of life could have run out unseen counts like an outage; so does
+        a clock that was set, for that ends them all at once, and every lease."""
+        asked_s = time.monotonic()
+        stepped_s = self._clock.sync(self._store.now_ms(), asked_s)
         now = time.monotonic()
         shortest_ttl_s = min((settings.node_ttl for settings in self._clusters.values()), default=SWEEP_S)
-        if now - self._last_contact > max(2 * SWEEP_S, shortest_ttl_s / 2):
+        if stepped_s:
+            log.warning("the clock of Redis, or this machine's, was set or stood still", by_s=round(stepped_s, 1))
+            self._contest_from = now + self.lease.ttl_s
+        if stepped_s or now - self._last_contact > max(2 * SWEEP_S, shortest_ttl_s / 2):
             self._together_since = now
         self._last_contact = now
 
     def _contest(self) -> None:
         """Drop what is somebody else's, try for what is nobody's."""
-        for cluster, leader in self._store.leaders(list(self._clusters)).items():
-            led = self._led.get(cluster)
-            if led is not None and leader.orchestrator != self.lease.identity:
-                self._deposed(led, f"its owner is {leader.orchestrator}")
-            elif led is None and self.lease.may_try(leader):
-                self._try_to_lead(cluster)
+        leaders = self._store.leaders(list(self._clusters))
+        free = [cluster for cluster, leader in leaders.items() if cluster not in self._led and self.lease.may_try(leader)]
+        for cluster, leader in leaders.items():
+            if cluster in self._led and leader.orchestrator != self.lease.identity:
+                self._deposed(self._led[cluster], f"its owner is {leader.orchestrator}")
+        if any(leaders[cluster].orchestrator not in (None, self.lease.identity) for cluster in free):
+            self._look_at_clock()  # before a lease is called over, the clock is asked
+        for cluster in free if time.monotonic() >= self._contest_from else ():
+            self._try_to_lead(cluster)
 
     def _try_to_lead(self, cluster: str) -> None:
         if time.monotonic() < self._damaged_until.get(cluster, 0.0):
             return
         try:
             led = self._taker.take(cluster, self._clusters[cluster], self._epochs_seen[cluster])
-        except LogDamaged as error:
-            log.error("cannot lead: the log is damaged", cluster=cluster, reason=str(error))
-            self._damaged_until[cluster] = time.monotonic() + DAMAGED_RETRY_S
+        except (LogDamaged, StoreRefused) as error:
+            what = "the log is damaged" if isinstance(error, LogDamaged) else "Redis refuses"
+            self._cannot_lead(cluster, f"cannot lead: {what}", str(error))
             return
         except StoreUnavailable:
             raise
         except Exception:
             # Entries that this code cannot fold; the other clusters are led all the same.
             log.exception("cannot lead: the log cannot be folded", cluster=cluster)
-            self._damaged_until[cluster] = time.monotonic() + DAMAGED_RETRY_S
+            self._leave_alone(cluster)
             return
         if led is None:
             log.info("another orchestrator was quicker", cluster=cluster)
@@ -321,15 +323,27 @@ class Orchestrator:
         with self.lock:
             self._led[cluster] = led
         self._epochs_seen[cluster] = led.head.epoch
+        self._damaged.pop(cluster, None)
         self._note_deadlines(led)
         self._next_maintenance = 0.0
         log.info("took the lead", cluster=cluster, epoch=led.head.epoch, last_id=led.head.last_id)
+
+    def _cannot_lead(self, cluster: str, event: str, reason: str) -> None:
+        """Said once for each reason; tried again for as long as it lasts."""
+        if self._damaged.get(cluster) != reason:
+            log.error(event, cluster=cluster, reason=reason)
+            self._damaged[cluster] = reason
+        self._leave_alone(cluster)
+
+    def _leave_alone(self, cluster: str) -> None:
+        """Trying at once again would only say the same, and hold up the other clusters."""
+        self._damaged_until[cluster] = time.monotonic() + DAMAGED_RETRY_S
 
     def _deposed(self, led: Led, reason: str) -> None:
         log.warning("no longer leads", cluster=led.cluster, epoch=led.head.epoch, reason=reason)
         with self.lock:
             del self._led[led.cluster]
-        self._due_ms.pop(led.cluster, None)
+        self._due_s.pop(led.cluster, None)
 
     def _watch_nodes(self) -> None:
         """Facts for nodes and watches whose signs of life differ from the state.
@@ -341,6 +355,8 @@ class Orchestrator:
             self._led[cluster].signs = {**self._led[cluster].signs, node: sign}
         suspects = {led.cluster: found for led in self._led.values() if (found := self._differences(led))}
         new = [cluster for cluster, found in suspects.items() if self._led[cluster].liveness_told.untold(found)]
+        if new:
+            self._look_at_clock()  # before a sign of life is called missing, the clock is asked: Redis may have stood still, or jumped
         self._work(new)
         for cluster, led in list(self._led.items()):
             again = self._differences(led)
@@ -365,21 +381,29 @@ class Orchestrator:
 
     def _pass_deadlines(self) -> None:
         """Append deadlines that are due, and read on: they are judged after everything that arrived before them."""
-        now_ms = self._clock.now_ms()
-        for cluster in [cluster for cluster, due_ms in self._due_ms.items() if due_ms <= now_ms]:
+        now = time.monotonic()
+        if now - self._together_since < RECONNECT_S:
+            return  # what the nodes have to say of the time when Redis was away is still on its way
+        for cluster in [cluster for cluster, due_s in self._due_s.items() if due_s <= now]:
             led = self._led[cluster]
-            if self._tell(led, led.deadlines_told, due_deadlines(led.state, now_ms)):
+            due = led.deadlines.due(led.state, now)
+            if self._tell(led, led.deadlines_told, due, latest_ms(due) if due else 0):
                 self._note_deadlines(led)
                 self._work([cluster])
 
-    def _tell(self, led: Led, telling: Telling, differences: Differences) -> bool:
+    def _tell(self, led: Led, telling: Telling, differences: Differences, not_before_ms: int = 0) -> bool:
         """Put what was not told yet into the leader's inbox; True if there was something."""
         untold = telling.untold(differences)
         if not untold:
             return False
         texts = envelopes(led.state, wire.LEADER_INBOX, self.lease.identity, untold.values())
-        if not self._store.append_leader_facts(led.cluster, led.head.epoch, texts):
-            self._deposed(led, "its epoch is over")
+        try:
+            leads, reason = self._store.append_leader_facts(led.cluster, led.head.epoch, texts, not_before_ms), "its epoch is over"
+        except StoreRefused as error:
+            leads, reason = False, str(error)
+            self._leave_alone(led.cluster)
+        if not leads:
+            self._deposed(led, reason)
             return False
         telling.note(untold)
         return True
@@ -424,11 +448,17 @@ class Orchestrator:
     def _tidy_up(self) -> None:
         for led in self._led.values():
             if led.entries_since_snapshot >= self._snapshot_every:
-                history.save(self._store, led.state, led.projection)
-                led.entries_since_snapshot = 0
+                self._save(led)
         if time.monotonic() >= self._next_trim:
-            self._store.trim_inboxes({led.cluster: led.cursors for led in self._led.values()})
+            self._store.trim_inboxes({led.cluster: led.head for led in self._led.values()})
             self._next_trim = time.monotonic() + TRIM_S
+
+    def _save(self, led: Led) -> None:
+        try:
+            history.save(self._store, led.head.epoch, led.state, led.projection)
+        except StoreRefused as error:
+            log.error("a snapshot was refused; the next leader folds more of the log", cluster=led.cluster, reason=str(error))
+        led.entries_since_snapshot = 0
 
     # --- Redis goes and comes ---------------------------------------------------------------------------------------------------------
 
@@ -444,19 +474,28 @@ class Orchestrator:
         while not self._stopping and (left_s := until - time.monotonic()) > 0:
             time.sleep(min(left_s, 0.1))
 
-    def _reconnect(self) -> None:
-        self._clock.sync(self._store.now_ms())
-        for led in list(self._led.values()):
-            self._settle(led)
+    def _well(self) -> None:
+        """A whole turn without trouble. (An answer alone says little: a full Redis, or one that only reads, gives answers too.)"""
         if self._said_unavailable:
             log.info("Redis answers again")
-        self._connected, self._said_unavailable, self._failures = True, False, 0
+        self._said_unavailable, self._failures = False, 0
+
+    def _reconnect(self) -> None:
+        self.lease.renew(self._store)  # a write: whether Redis serves is not seen from reading
         self._together_since = self._last_contact = time.monotonic()
+        self._look_at_clock()
+        for led in list(self._led.values()):
+            self._settle(led)
+        self._connected = True
         self._next_sweep = self._next_maintenance = 0.0
 
     def _settle(self, led: Led) -> None:
         """What became of a cluster while no answer came: our last commit happened, or nothing did, or somebody else was there."""
-        head = self._store.read_head(led.cluster)
+        try:
+            head = self._store.read_head(led.cluster)
+        except (LogDamaged, StoreRefused) as error:
+            self._deposed(led, str(error))
+            return
         if head is not None and led.pending is not None and led.pending.head.same_commit(head):
             self._adopt(led, head.time_ms)
         elif led.head.same_commit(head):
@@ -465,16 +504,20 @@ class Orchestrator:
             self._deposed(led, "the head is another one than before Redis was away")
 
     def _hand_over(self) -> None:
-        """Leave at once, so that a standby need not wait for the lease to run out."""
+        """Leave at once, so that a standby need not wait for the lease to run out. A snapshot that cannot be kept (a full Redis takes none)
+        does not hinder that."""
         try:
             for led in self._led.values():
-                history.save(self._store, led.state, led.projection)
+                self._save(led)
+        except StoreUnavailable as error:
+            log.warning("no snapshot could be left; the successor folds more of the log", reason=str(error))
+        try:
             self._store.release(self.lease.identity, list(self._led))
         except StoreUnavailable as error:
             log.warning("could not hand over; the lease will run out", reason=str(error))
         with self.lock:
             self._led.clear()
-        self._due_ms.clear()
+        self._due_s.clear()
 
     # --- for other threads ------------------------------------------------------------------------------------------------------------
 

@@ -5,13 +5,23 @@ It passes the same contract suite as the real one. Its clock stands still until 
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.keys import job_payload
-from orchestrator.ports import Commit, CommitAnswer, Head, InboxEntry, Leader, SignsOfLife, StoredEntry, StoreRefused, StoreUnavailable
+from orchestrator.ports import (
+    Commit,
+    CommitAnswer,
+    Head,
+    InboxEntry,
+    Leader,
+    LogDamaged,
+    SignsOfLife,
+    StoredEntry,
+    StoreRefused,
+    StoreUnavailable,
+)
 from statemachines import wire
 from statemachines.entries import id_key
 
@@ -84,7 +94,10 @@ class MemoryStore:
         return [self._commit(commit) for commit in commits]
 
     def _commit(self, commit: Commit) -> CommitAnswer:
-        found = self.read_head(commit.cluster)
+        try:
+            found = self.read_head(commit.cluster)
+        except LogDamaged as error:
+            return CommitAnswer(False, None, str(error))
         expected = commit.expected.encode() if commit.expected is not None else None
         if (found.encode() if found else None) != expected:
             return CommitAnswer(commit.new.same_commit(found), found)
@@ -104,12 +117,12 @@ class MemoryStore:
             self.server.xadd(wire.log(commit.cluster), fields, sealed.entry.id)
 
     def _add_rest(self, commit: Commit) -> None:
-        server, head = self.server, commit.new.seen()
+        server = self.server
         for job in commit.jobs:
             queue = server.queues[wire.command_queue(commit.cluster, job.order.node)]
             queue.append((job.order.job_id, job_payload(commit, job.order, self._keys)))
-        for node, streams in commit.marks.items():
-            server.set(wire.mark(commit.cluster, node), json.dumps({"streams": dict(streams), "head": head}))
+        for node in commit.marks:
+            server.set(wire.mark(commit.cluster, node), commit.mark_text(node))
         for one in commit.quarantined:
             fields: dict[str, bytes | str] = {"inbox": one.inbox, "id": one.inbox_id, "reason": one.reason, wire.FACT_FIELD: one.raw}
             server.xadd(wire.quarantine(commit.cluster), fields)
@@ -129,8 +142,18 @@ class MemoryStore:
     def get_snapshot(self, cluster: str) -> bytes | None:
         return self._up.get(wire.snapshot(cluster))
 
-    def put_snapshot(self, cluster: str, text: bytes) -> None:
-        self._up.set(wire.snapshot(cluster), text)
+    def put_snapshot(self, cluster: str, epoch: int, text: bytes) -> bool:
+        if not self._leads(cluster, epoch):
+            return False
+        self.server.set(wire.snapshot(cluster), text)
+        return True
+
+    def _leads(self, cluster: str, epoch: int) -> bool:
+        try:
+            head = self.read_head(cluster)
+        except LogDamaged:
+            return False
+        return head is not None and head.epoch == epoch
 
     # --- maintenance ------------------------------------------------------------------------------------------------------------------
 
@@ -140,8 +163,7 @@ class MemoryStore:
 
     def put_maintenance(self, cluster: str, epoch: int, text: str | None) -> bool:
         self._check_right()
-        head = self.read_head(cluster)
-        if head is None or head.epoch != epoch:
+        if not self._leads(cluster, epoch):
             return False
         if text is None:
             self.server.delete(wire.maintenance(cluster))
@@ -166,17 +188,19 @@ class MemoryStore:
     def _after(self, key: str, cursor: str) -> list[tuple[str, dict[str, bytes]]]:
         return [entry for entry in self._up.streams[key] if id_key(entry[0]) > id_key(cursor)]
 
-    def append_leader_facts(self, cluster: str, epoch: int, envelopes: Sequence[str]) -> bool:
-        head = self.read_head(cluster)
-        if head is None or head.epoch != epoch:
+    def append_leader_facts(self, cluster: str, epoch: int, envelopes: Sequence[str], not_before_ms: int = 0) -> bool:
+        if not self._leads(cluster, epoch):
             return False
+        key = wire.inbox(cluster, wire.LEADER_INBOX)
         for envelope in envelopes:
-            self.server.xadd(wire.inbox(cluster, wire.LEADER_INBOX), {wire.FACT_FIELD: envelope})
+            last_ms = id_key(self.server.streams[key][-1][0])[0] if self.server.streams[key] else 0
+            set_back = max(self.server.clock_ms, last_ms) < not_before_ms
+            self.server.xadd(key, {wire.FACT_FIELD: envelope}, f"{not_before_ms}-0" if set_back else "*")
         return True
 
-    def trim_inboxes(self, cursors: Mapping[str, Mapping[str, str]]) -> None:
-        for cluster, inboxes in cursors.items():
-            for inbox, cursor in inboxes.items():
+    def trim_inboxes(self, heads: Mapping[str, Head]) -> None:
+        for cluster, head in heads.items():
+            for inbox, cursor in head.cursors.items() if self._leads(cluster, head.epoch) else ():
                 stream = self._up.streams[wire.inbox(cluster, inbox)]
                 stream[:] = [entry for entry in stream if id_key(entry[0]) >= id_key(cursor)]
 

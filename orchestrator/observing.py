@@ -66,6 +66,10 @@ class Telling:
         """They are safely in the inbox."""
         self.told |= differences.keys()
 
+    def forget(self) -> None:
+        """Perhaps they were not: what is still a difference is told again."""
+        self.told.clear()
+
 
 def envelopes(state: ClusterState, inbox: str, stream: str, facts: Iterable[LeaderFact | Dated]) -> list[str]:
     """The facts as they go into the leader's inbox, numbered on from what the state has seen of this leader's stream."""
@@ -80,18 +84,37 @@ def _envelope(stream: str, seq: int, told: LeaderFact | Dated) -> Envelope:
     return _envelope(stream, seq, told.fact).model_copy(update={"at_ms": told.at_ms, "at_error_ms": told.error_ms, "clock": "mono"})
 
 
-def due_deadlines(state: ClusterState, now_ms: int) -> Differences:
-    """Deadlines that are due. Under pause the clocks stand."""
-    if state.paused_since_ms is not None:
-        return {}
-    return {_key(name, due): DeadlinePassed(deadline=name) for name, due in state.deadlines.items() if due <= now_ms}
+class Countdown:
+    """One cluster's deadlines, counted down on this process's monotonic clock from the moment when they were first seen.
+
+    They are written down on Redis's time line, and that may be set forward or back: then neither all of them are due, nor none.
+    """
+
+    def __init__(self) -> None:
+        self._at_s: dict[tuple[str, ...], float] = {}
+
+    def note(self, state: ClusterState, now_ms: int, mono_s: float) -> None:
+        """Deadlines that are new begin to count; those that are gone are forgotten. `now_ms` and `mono_s` are the same moment."""
+        keys = {_key(name, due_ms): due_ms for name, due_ms in state.deadlines.items()}
+        self._at_s = {key: self._at_s.get(key, mono_s + (due_ms - now_ms) / 1000) for key, due_ms in keys.items()}
+
+    def due(self, state: ClusterState, mono_s: float) -> Differences:
+        """Those that are due. Under pause the clocks stand."""
+        if state.paused_since_ms is not None:
+            return {}
+        keys = {_key(name, due_ms): name for name, due_ms in state.deadlines.items()}
+        return {key: DeadlinePassed(deadline=name) for key, name in keys.items() if self._at_s.get(key, mono_s + 1) <= mono_s}
+
+    def next_s(self, state: ClusterState, telling: Telling) -> float | None:
+        """When, on the monotonic clock, the next one is due that was not told yet."""
+        if state.paused_since_ms is not None:
+            return None
+        return min((at_s for key, at_s in self._at_s.items() if key not in telling.told), default=None)
 
 
-def next_deadline_ms(state: ClusterState, telling: Telling) -> int | None:
-    """When the next deadline is due that was not told yet."""
-    if state.paused_since_ms is not None:
-        return None
-    return min((due for name, due in state.deadlines.items() if _key(name, due) not in telling.told), default=None)
+def latest_ms(differences: Differences) -> int:
+    """When the latest of these deadlines was due, on Redis's time line."""
+    return max(int(due_ms) for _, _, due_ms in differences)
 
 
 def _key(name: str, due_ms: int) -> tuple[str, ...]:

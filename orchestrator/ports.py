@@ -133,6 +133,16 @@ class Commit:
     quarantined: Sequence[Quarantined] = ()
     owner: str | None = None
     """Set when the commit takes the lead."""
+    upon: Head | None = None
+    """The head that the lead of `new.epoch` was taken upon; None: there was no history."""
+
+    def mark_text(self, node: str) -> str:
+        """What the node's mark says: how far its facts are in the log, and the head, from which it sees whether the log lost its tail.
+
+        A log that did, and has grown beyond where it was, is told by `upon`: what the node saw of an older epoch must not lie behind it.
+        """
+        upon = {"commit": self.upon.commit, "last_hash": self.upon.last_hash} if self.upon is not None else {"commit": 0, "last_hash": ""}
+        return json.dumps({"streams": dict(self.marks[node]), "head": {**self.new.seen(), "upon": upon}}, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +150,7 @@ class CommitAnswer:
     done: bool
     """True also when the same commit had happened already (sent twice)."""
     head: Head | None
-    """The head that stands now; None: there is none, or the log itself refused the entries (`trouble` says why)."""
+    """The head that stands now; None: there is none, or log or head themselves were refused (`trouble` says why)."""
     trouble: str | None = None
     """What the store refused: of a commit that was done, a part beside log and head (a job, a mark)."""
 
@@ -172,7 +182,12 @@ class Store(Protocol):
 
     # log and head
 
-    def read_head(self, cluster: str) -> Head | None: ...
+    def read_head(self, cluster: str) -> Head | None:
+        """
+        Raises:
+            LogDamaged: what stands there is no head.
+            StoreRefused: see there.
+        """
 
     def commit(self, commits: Sequence[Commit]) -> list[CommitAnswer]:
         """Try each of the commits (of different clusters): compare-and-set on its head. One answer each, in order."""
@@ -187,7 +202,8 @@ class Store(Protocol):
 
     def get_snapshot(self, cluster: str) -> bytes | None: ...
 
-    def put_snapshot(self, cluster: str, text: bytes) -> None: ...
+    def put_snapshot(self, cluster: str, epoch: int, text: bytes) -> bool:
+        """Keep it, if `epoch` still leads; False: it does not, and nothing was changed."""
 
     # maintenance, for the nodes
 
@@ -209,7 +225,10 @@ class Store(Protocol):
     # inboxes
 
     def read_inboxes(self, cursors: Mapping[str, Mapping[str, str]], count: int = 100) -> list[InboxEntry]:
-        """What follows the cursors (cluster -> inbox -> id), of each inbox at most `count`, all seen at one moment."""
+        """What follows the cursors (cluster -> inbox -> id), of each inbox at most `count`, all seen at one moment.
+
+        An inbox that cannot be read (its key is no stream) is left out, so that it holds up nobody else's.
+        """
 
     def wait_for_facts(self, cursors: Mapping[str, Mapping[str, str]], count: int, timeout_s: float) -> list[InboxEntry]:
         """As `read_inboxes`, but waits at most `timeout_s` for the first fact.
@@ -217,11 +236,17 @@ class Store(Protocol):
         Facts may be missing that a bell was not rung for, and of several inboxes only one may be told: sweep with `read_inboxes`.
         """
 
-    def append_leader_facts(self, cluster: str, epoch: int, envelopes: Sequence[str]) -> bool:
-        """Put facts into the leader's inbox, if `epoch` still leads; False: it does not, and nothing was put."""
+    def append_leader_facts(self, cluster: str, epoch: int, envelopes: Sequence[str], not_before_ms: int = 0) -> bool:
+        """Put facts into the leader's inbox, if `epoch` still leads; False: it does not, and nothing was put.
 
-    def trim_inboxes(self, cursors: Mapping[str, Mapping[str, str]]) -> None:
-        """Forget what lies before the cursors."""
+        Their ids are those of `now_ms`, or of `not_before_ms` if the store's clock is behind it (it was set back).
+
+        Raises:
+            StoreRefused: the inbox is none, or this user may not write it.
+        """
+
+    def trim_inboxes(self, heads: Mapping[str, Head]) -> None:
+        """Forget what lies before the cursors of each cluster's head, where the head's epoch still leads."""
 
     # lead
 

@@ -19,7 +19,6 @@ always noticed as an error and never papered over.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,8 +26,9 @@ from functools import partial
 from typing import Any
 
 import redis
+import structlog
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ClusterDownError, NoScriptError, OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.retry import Retry
 from rq import Queue
 
@@ -39,6 +39,7 @@ from orchestrator.ports import (
     Head,
     InboxEntry,
     Leader,
+    LogDamaged,
     QueuedJob,
     SignsOfLife,
     StoredEntry,
@@ -47,12 +48,15 @@ from orchestrator.ports import (
 )
 from statemachines import wire
 
+log = structlog.get_logger()
+
 QUARANTINE_LENGTH_MAX = 10_000
 QUARANTINE_RAW_BYTES_MAX = 65_536
 
 BLOCKING_INBOXES_MAX = 64
 """Up to so many inboxes are waited for by XREAD, more by their clusters' bells."""
 
+SPOILT_RETRY_S = 5.0
 JOB_RESULT_TTL_S = 300
 JOB_FAILURE_TTL_S = 3600
 """A job's outcome is in the log; what RQ keeps is only for somebody who looks at RQ."""
@@ -78,20 +82,48 @@ return {1, head, trouble}
 """
 """KEYS: head. ARGV: expected head, new head up to its time, number of log commands, then each command as its length and its words."""
 
-_APPEND = """
-local head = redis.call('GET', KEYS[1])
-if not head or cjson.decode(head).epoch ~= tonumber(ARGV[1]) then return 0 end
-for i = 3, #ARGV do redis.call('XADD', KEYS[2], '*', ARGV[2], ARGV[i]) end
-return 1
+_FENCE = """
+local sound, head = pcall(cjson.decode, redis.pcall('GET', KEYS[1]) or '')
+if not sound or type(head) ~= 'table' or head.epoch ~= tonumber(ARGV[1]) then return 0 end
 """
-"""A leader that was deposed while it slept must not put its stale observations into the new leader's inbox."""
+"""A leader that was deposed while it slept must write nothing, not even what would do no harm. KEYS: head. ARGV: epoch."""
 
-_PUT_MAINTENANCE = """
-local head = redis.call('GET', KEYS[1])
-if not head or cjson.decode(head).epoch ~= tonumber(ARGV[1]) then return 0 end
-if ARGV[3] then redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[2]) else redis.call('DEL', KEYS[2]) end
+_APPEND = (
+    _FENCE
+    + """
+local now, floor, id = redis.call('TIME'), tonumber(ARGV[2]), '*'
+if now[1] * 1000 + math.floor(now[2] / 1000) < floor then
+  local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+  if not last or tonumber(string.match(last[1], '^%d+')) < floor then id = ARGV[2] .. '-0' end
+end
+for i = 4, #ARGV do
+  redis.call('XADD', KEYS[2], id, ARGV[3], ARGV[i])
+  id = '*'
+end
 return 1
 """
+)
+"""KEYS: head, inbox. ARGV: epoch, ms that the ids must not be below, field, then each envelope."""
+
+_PUT = (
+    _FENCE
+    + """
+if not ARGV[2] then redis.call('DEL', KEYS[2])
+elseif ARGV[3] then redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+else redis.call('SET', KEYS[2], ARGV[2]) end
+return 1
+"""
+)
+"""KEYS: head, key. ARGV: epoch, value (none: delete it), how many ms it lasts (none: for good)."""
+
+_TRIM = (
+    _FENCE
+    + """
+for i = 2, #KEYS do redis.pcall('XTRIM', KEYS[i], 'MINID', '~', ARGV[i]) end
+return 1
+"""
+)
+"""KEYS: head, inboxes. ARGV: epoch, cursors."""
 
 _RELEASE = """
 for i = 2, #KEYS do
@@ -129,6 +161,8 @@ class RedisStore:
         self._bells: Any = None
         self._listening: frozenset[str] = frozenset()
         self._queues: dict[str, Queue] = {}
+        self._spoilt: dict[str, float] = {}
+        """Inboxes that Redis refused to read, and until when they are left out."""
         self._sha = hashlib.sha1(_COMMIT.encode(), usedforsecurity=False).hexdigest()
 
     @property
@@ -162,7 +196,7 @@ class RedisStore:
         return int(seconds) * 1000 + int(micros) // 1000
 
     def read_head(self, cluster: str) -> Head | None:
-        with self._answers():
+        with self._answers(), _refusing():
             text = self._redis.get(wire.head(cluster))
         return Head.decode(text) if text else None
 
@@ -176,7 +210,7 @@ class RedisStore:
                 for place, answer in zip(again, self._evaluate([wanted[place] for place in again]), strict=True):
                     answers[place] = answer
             for answer in answers:
-                if isinstance(answer, Exception) and not _refuses_the_log(answer):
+                if isinstance(answer, Exception) and not _is_refusal(answer):
                     raise answer
         return [_settle(commit, answer) for commit, answer in zip(commits, answers, strict=True)]
 
@@ -240,22 +274,25 @@ class RedisStore:
             self._redis.script_load(_COMMIT)
 
     def read_log(self, cluster: str, after: str, count: int = 1000) -> list[StoredEntry]:
-        with self._answers():
+        with self._answers(), _refusing():
             found: Any = self._redis.xrange(wire.log(cluster), min=f"({after}", count=count)
         return [_stored(entry_id, fields) for entry_id, fields in found]
 
     def read_entry(self, cluster: str, entry_id: str) -> StoredEntry | None:
-        with self._answers():
+        with self._answers(), _refusing():
             found: Any = self._redis.xrange(wire.log(cluster), min=entry_id, max=entry_id, count=1)
         return _stored(*found[0]) if found else None
 
     def get_snapshot(self, cluster: str) -> bytes | None:
-        with self._answers():
+        with self._answers(), _refusing():
             return self._redis.get(wire.snapshot(cluster))  # type: ignore[return-value]
 
-    def put_snapshot(self, cluster: str, text: bytes) -> None:
-        with self._answers():
-            self._redis.set(wire.snapshot(cluster), text)
+    def put_snapshot(self, cluster: str, epoch: int, text: bytes) -> bool:
+        with self._answers(), _refusing():
+            return self._put(cluster, wire.snapshot(cluster), epoch, text)
+
+    def _put(self, cluster: str, key: str, epoch: int, *value: Any) -> bool:
+        return bool(self._redis.eval(_PUT, 2, wire.head(cluster), key, str(epoch), *value))
 
     # --- maintenance ------------------------------------------------------------------------------------------------------------------
 
@@ -266,10 +303,9 @@ class RedisStore:
             return dict(zip(clusters, self._texts([wire.maintenance(cluster) for cluster in clusters]), strict=True))
 
     def put_maintenance(self, cluster: str, epoch: int, text: str | None) -> bool:
-        value = [] if text is None else [text]
+        value = [] if text is None else [text, str(wire.MAINTENANCE_TTL_MS)]
         with self._answers(), _refusing():
-            keys = (wire.head(cluster), wire.maintenance(cluster))
-            return bool(self._redis.eval(_PUT_MAINTENANCE, 2, *keys, str(epoch), str(wire.MAINTENANCE_TTL_MS), *value))
+            return self._put(cluster, wire.maintenance(cluster), epoch, *value)
 
     # --- inboxes ----------------------------------------------------------------------------------------------------------------------
 
@@ -278,29 +314,53 @@ class RedisStore:
 
     def _read(self, cursors: Mapping[str, Mapping[str, str]], count: int, block_ms: int | None) -> list[InboxEntry]:
         places = {wire.inbox(cluster, inbox): (cluster, inbox) for cluster, inboxes in cursors.items() for inbox in inboxes}
-        if not places:
+        streams: Any = {key: cursors[cluster][inbox] for key, (cluster, inbox) in places.items() if not self._is_spoilt(key)}
+        if not streams:
+            time.sleep((block_ms or 0) / 1000)
             return []
-        streams: Any = {key: cursors[cluster][inbox] for key, (cluster, inbox) in places.items()}
         with self._answers():
-            found: Any = self._redis.xread(streams, count=count, block=block_ms)
+            found: Any = self._read_streams(streams, count, block_ms)
         return [
             InboxEntry(*places[key.decode()], entry_id.decode(), fields.get(wire.FACT_FIELD.encode()))
             for key, entries in found or ()
             for entry_id, fields in entries
         ]
 
-    def append_leader_facts(self, cluster: str, epoch: int, envelopes: Sequence[str]) -> bool:
+    def _read_streams(self, streams: dict[Any, Any], count: int, block_ms: int | None) -> Any:
+        """One XREAD of all; where Redis refuses it because of some, they are found one by one and left out for a while."""
+        try:
+            return self._redis.xread(streams, count=count, block=block_ms)
+        except ResponseError as error:
+            if not _is_refusal(error):
+                raise
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for key, cursor in streams.items():
+                pipeline.xread({key: cursor}, count=count)
+            answers = pipeline.execute(raise_on_error=False)
+        for key, answer in zip(streams, answers, strict=True):
+            if isinstance(answer, Exception):
+                log.error("an inbox cannot be read; if its key is of a wrong type, delete it: what is in the outboxes comes again",
+                          key=key, reason=str(answer))  # fmt: skip
+                self._spoilt[key] = time.monotonic() + SPOILT_RETRY_S
+        return [part for answer in answers if isinstance(answer, list) for part in answer]
+
+    def _is_spoilt(self, key: str) -> bool:
+        if self._spoilt and time.monotonic() >= self._spoilt.get(key, 0.0):
+            self._spoilt.pop(key, None)
+        return key in self._spoilt
+
+    def append_leader_facts(self, cluster: str, epoch: int, envelopes: Sequence[str], not_before_ms: int = 0) -> bool:
         keys = (wire.head(cluster), wire.inbox(cluster, wire.LEADER_INBOX))
-        with self._answers():
-            answer: Any = self._redis.eval(_APPEND, 2, *keys, str(epoch), wire.FACT_FIELD, *envelopes)
+        with self._answers(), _refusing():
+            answer: Any = self._redis.eval(_APPEND, 2, *keys, str(epoch), str(not_before_ms), wire.FACT_FIELD, *envelopes)
         return bool(answer)
 
-    def trim_inboxes(self, cursors: Mapping[str, Mapping[str, str]]) -> None:
+    def trim_inboxes(self, heads: Mapping[str, Head]) -> None:
         with self._answers(), self._redis.pipeline(transaction=False) as pipeline:
-            for cluster, inboxes in cursors.items():
-                for inbox, cursor in inboxes.items():
-                    pipeline.xtrim(wire.inbox(cluster, inbox), minid=cursor, approximate=True)
-            pipeline.execute()
+            for cluster, head in heads.items():
+                keys = [wire.head(cluster), *(wire.inbox(cluster, inbox) for inbox in head.cursors)]
+                pipeline.eval(_TRIM, len(keys), *keys, str(head.epoch), *head.cursors.values())
+            pipeline.execute(raise_on_error=False)  # what is not forgotten now is forgotten the next time
 
     # --- waiting ----------------------------------------------------------------------------------------------------------------------
 
@@ -382,10 +442,12 @@ class RedisStore:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Redis answers, but does not do this: no reason to give the connection up, or the lead."""
+    """Redis answers, but does not do this: no reason to give the connection up, or the lead of other clusters."""
     try:
         yield
     except ResponseError as error:
+        if not _is_refusal(error):
+            raise
         raise StoreRefused(str(error)) from error
 
 
@@ -395,11 +457,7 @@ def _log_command(commit: Commit, place: int) -> tuple[Any, ...]:
 
 
 def _mark_commands(commit: Commit) -> list[tuple[Any, ...]]:
-    head = commit.new.seen()
-    return [
-        ("SET", wire.mark(commit.cluster, node), json.dumps({"streams": dict(streams), "head": head}, separators=(",", ":")))
-        for node, streams in commit.marks.items()
-    ]
+    return [("SET", wire.mark(commit.cluster, node), commit.mark_text(node)) for node in commit.marks]
 
 
 def _quarantine_commands(commit: Commit) -> list[tuple[Any, ...]]:
@@ -416,13 +474,22 @@ def _settle(commit: Commit, answer: Any) -> CommitAnswer:
     if isinstance(answer, Exception):
         return CommitAnswer(False, None, str(answer))
     done, text, trouble = answer
-    head = Head.decode(text) if text else None
+    try:
+        head = Head.decode(text) if text else None
+    except LogDamaged as error:
+        return CommitAnswer(False, None, str(error))
     return CommitAnswer(bool(done) or commit.new.same_commit(head), head, trouble.decode("utf-8", "replace") or None)
 
 
-def _refuses_the_log(error: Exception) -> bool:
-    """Whether the log itself does not take the entries: it goes on behind its head. (Nothing was written: they come first.)"""
-    return "equal or smaller than the target stream top item" in str(error)
+def _is_refusal(error: Exception) -> bool:
+    """Whether Redis serves, and does not do just this: a key of a wrong type, a right that is missing, a log that goes on behind its head.
+    (Of a commit nothing was written then: log and head come first.)"""
+    return isinstance(error, ResponseError) and not isinstance(error, _CANNOT_SERVE) and not any(word in str(error) for word in _NOT_NOW)
+
+
+_CANNOT_SERVE = (ClusterDownError, NoScriptError, OutOfMemoryError, ReadOnlyError)
+_NOT_NOW = ("BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY")
+"""What Redis cannot do for anybody at the moment; from within a script it comes as text."""
 
 
 def _stored(entry_id: bytes, fields: dict[bytes, bytes]) -> StoredEntry:

@@ -161,7 +161,13 @@ class Forwarder:
 
 
 def _is_behind(found: dict[str, Any] | None, seen: dict[str, Any]) -> bool:
-    """Whether a log that had `seen` and now has `found` lost something: an older commit, or another one under the same number."""
-    if found is None or found["commit"] < seen["commit"]:
+    """Whether a log that had `seen` and now has `found` lost something: an older commit, or another one under the same number.
+
+    A log that lost its tail may have grown beyond it by the time one looks. Nobody but a new leader can have done that, and its marks
+    say upon which head its epoch began.
+    """
+    upon = found.get("upon") if found is not None and found.get("epoch") != seen.get("epoch") else None
+    place = as_head(upon) or found
+    if place is None or place["commit"] < seen["commit"]:
         return True
-    return bool(found["commit"] == seen["commit"] and found.get("last_hash") != seen.get("last_hash"))
+    return bool(place["commit"] == seen["commit"] and place.get("last_hash") != seen.get("last_hash"))

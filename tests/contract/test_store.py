@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 import pytest
@@ -15,7 +16,7 @@ from rq import Queue
 from orchestrator import redis_store
 from orchestrator.embedded import EmbeddedRedis
 from orchestrator.memory_store import MemoryRedis, MemoryStore
-from orchestrator.ports import Commit, Head, Leader, Quarantined, QueuedJob, Store, StoreRefused
+from orchestrator.ports import Commit, Head, Leader, LogDamaged, Quarantined, QueuedJob, Store, StoreRefused
 from orchestrator.redis_store import RedisStore
 from statemachines import wire
 from statemachines.cluster import JobOrder
@@ -206,7 +207,7 @@ def test_a_commit_does_everything(world: World) -> None:
     assert job_id == "c_n1-0-0"
     assert payload == {**a_job().order.payload, "head": head.seen()}
     mark = json.loads(world.get(wire.mark(C, "n1")) or "")
-    assert mark == {"streams": {"s": 1}, "head": head.seen()}
+    assert mark == {"streams": {"s": 1}, "head": {**head.seen(), "upon": {"commit": 0, "last_hash": ""}}}
     assert world.stream(wire.quarantine(C)) == [{"inbox": "n2", "id": "7-0", "reason": "why", "f": "raw"}]
     assert world.get(wire.owner(C)) == "me"
 
@@ -281,9 +282,41 @@ def test_the_log_is_read_in_pages(world: World) -> None:
 
 def test_a_snapshot_is_kept_as_it_is(world: World) -> None:
     """The snapshot's bytes come back, the last ones written."""
-    world.store.put_snapshot(C, b"old")
-    world.store.put_snapshot(C, b'{"\xc3\xa4":1}')
+    head = committed(world, commit_after(None, entry(None), epoch=2))
+    assert world.store.put_snapshot(C, head.epoch, b"old")
+    assert world.store.put_snapshot(C, head.epoch, b'{"\xc3\xa4":1}')
     assert world.store.get_snapshot(C) == b'{"\xc3\xa4":1}'
+
+
+def test_only_the_leading_epoch_keeps_a_snapshot(world: World) -> None:
+    """A leader that was deposed while it slept does not put its old snapshot over the new leader's; nor does anybody without a history."""
+    assert not world.store.put_snapshot(C, 1, b"x")
+    committed(world, commit_after(None, entry(None), epoch=2))
+    assert not world.store.put_snapshot(C, 1, b"x")
+    assert world.store.get_snapshot(C) is None
+
+
+def test_a_head_that_is_none_is_nobodys(world: World) -> None:
+    """Nothing is built upon it, nothing is written under it, and the reason is told; other clusters' commits in the same call stand."""
+    head = committed(world, commit_after(None, entry(None)))
+    world.put(wire.head(C), "rubbish")
+    bad, good = world.store.commit([commit_after(head, entry(head, "1700000000001-0")), Commit("d", None, Head(1, 1, {}, GENESIS_ID, ""))])
+    assert not bad.done and bad.trouble and bad.head is None
+    assert good.done
+    with pytest.raises(LogDamaged):
+        world.store.read_head(C)
+    assert not world.store.append_leader_facts(C, head.epoch, ["x"])
+    assert not world.store.put_snapshot(C, head.epoch, b"x")
+
+
+def test_a_mark_tells_how_an_older_head_is_judged(world: World) -> None:
+    """It says upon which head the epoch was begun: a node that saw a later one of an older epoch knows that the log lost its tail."""
+    head = committed(world, commit_after(None, entry(None), marks={"n1": {}}))
+    mark = json.loads(world.get(wire.mark(C, "n1")) or "")
+    assert mark["head"] == {**head.seen(), "upon": {"commit": 0, "last_hash": ""}}
+    later = committed(world, commit_after(head, epoch=2, marks={"n1": {}}, upon=head))
+    mark = json.loads(world.get(wire.mark(C, "n1")) or "")
+    assert mark["head"] == {**later.seen(), "upon": {"commit": head.commit, "last_hash": head.last_hash}}
 
 
 # --- inboxes --------------------------------------------------------------------------------------------------------------------------
@@ -305,7 +338,10 @@ def test_inboxes_are_read_behind_their_cursors(world: World) -> None:
 def test_trimming_forgets_only_what_was_read(world: World) -> None:
     """What follows the cursor is still there after trimming."""
     ids = [world.deliver("n1", f"a{number}") for number in range(300)]
-    world.store.trim_inboxes({C: {"n1": ids[200], "n2": GENESIS_ID}})
+    head = committed(world, commit_after(None, entry(None), epoch=2, cursors={"n1": ids[200], "n2": GENESIS_ID}))
+    world.store.trim_inboxes({C: replace(head, epoch=1)})
+    assert len(world.store.read_inboxes({C: {"n1": GENESIS_ID}}, 1000)) == 300
+    world.store.trim_inboxes({C: head, "d": head})
     read = world.store.read_inboxes({C: {"n1": GENESIS_ID}}, 1000)
     assert {entry.id for entry in read} >= set(ids[200:])
     assert world.store.read_inboxes({C: {"n1": ids[200]}}, 1000)[0].id == ids[201]
@@ -319,6 +355,19 @@ def test_only_the_leading_epoch_may_append(world: World) -> None:
     assert world.store.append_leader_facts(C, head.epoch, ["a", "b"])
     read = world.store.read_inboxes({C: {wire.LEADER_INBOX: GENESIS_ID}})
     assert [entry.raw for entry in read] == [b"a", b"b"]
+
+
+def test_the_leaders_facts_are_not_before_what_they_are_about(world: World) -> None:
+    """Where the store's clock was set back behind it, they take that moment; an inbox that is further already goes on."""
+    head = committed(world, commit_after(None, entry(None)))
+    later_ms = world.store.now_ms() + 3_600_000
+    assert world.store.append_leader_facts(C, head.epoch, ["a"], later_ms - 7_200_000)
+    assert world.store.append_leader_facts(C, head.epoch, ["b", "c"], later_ms)
+    assert world.store.append_leader_facts(C, head.epoch, ["d"], later_ms - 1)
+    read = world.store.read_inboxes({C: {wire.LEADER_INBOX: GENESIS_ID}})
+    assert [entry.raw for entry in read] == [b"a", b"b", b"c", b"d"]
+    assert read[0].ms <= world.store.now_ms()
+    assert [entry.id for entry in read[1:]] == [f"{later_ms}-{place}" for place in range(3)]
 
 
 def test_waiting_for_facts_finds_those_that_were_there(world: World) -> None:

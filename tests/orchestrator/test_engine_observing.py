@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.observing import Differences, Liveness, Telling, due_deadlines, envelopes, liveness_values, next_deadline_ms
+import pytest
+
+from orchestrator.observing import Countdown, Differences, Liveness, Telling, envelopes, latest_ms, liveness_values
 from orchestrator.ports import SignsOfLife
 from statemachines import wire
 from statemachines.facts import DeadlinePassed, Envelope, NodeLost, NodeReturned, WatchLost, WatchReturned
@@ -107,20 +109,33 @@ def test_a_dead_node_is_not_also_unwatched() -> None:
 
 def test_deadlines_are_due_and_told_once() -> None:
     """A deadline is due at its moment; told, the next one counts; under pause none is due."""
-    state = new_state(C)
-    state.deadlines = {"a": 100, "b": 200}
-    telling = Telling()
-    assert due_deadlines(state, 99) == {}
-    assert next_deadline_ms(state, telling) == 100
-    found = due_deadlines(state, 100)
+    state, telling, countdown = new_state(C), Telling(), Countdown()
+    state.deadlines = {"a": 1_100, "b": 1_200}
+    countdown.note(state, 1_000, 50.0)
+    assert countdown.due(state, 50.09) == {}
+    assert countdown.next_s(state, telling) == pytest.approx(50.1)
+    found = countdown.due(state, 50.11)
     assert list(found.values()) == [DeadlinePassed(deadline="a")]
+    assert latest_ms(found) == 1_100
     telling.note(found)
-    assert next_deadline_ms(state, telling) == 200
-    state.deadlines["a"] = 150  # moved: it is another one now
-    assert next_deadline_ms(state, telling) == 150
-    state.paused_since_ms = 50
-    assert next_deadline_ms(state, telling) is None
-    assert due_deadlines(state, 1_000) == {}
+    assert countdown.next_s(state, telling) == pytest.approx(50.2)
+    state.deadlines["a"] = 1_150  # moved: it is another one now
+    countdown.note(state, 1_110, 50.11)
+    assert countdown.next_s(state, telling) == pytest.approx(50.15)
+    state.paused_since_ms = 1_050
+    assert countdown.next_s(state, telling) is None
+    assert countdown.due(state, 99.0) == {}
+
+
+def test_a_deadline_counts_time_that_really_passes() -> None:
+    """However the clock that it was written down with is set afterwards."""
+    state, countdown = new_state(C), Countdown()
+    state.deadlines = {"a": 1_000_000}
+    countdown.note(state, 990_000, 50.0)
+    for set_to_ms in (5_000_000, 10):
+        countdown.note(state, set_to_ms, 55.0)
+        assert countdown.due(state, 59.9) == {}
+        assert countdown.due(state, 60.1)
 
 
 def test_the_leaders_facts_are_numbered_on() -> None:
