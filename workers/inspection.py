@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from statemachines.configuration import ClusterSettings, Configuration, NodeSettings
+from workers import permissions
 from workers.runs import Outcome, Run
 
 LIMIT_S = 15.0
@@ -42,14 +43,19 @@ _STATES = {"1": "stopped", "4": "running"}
 Looks = dict[str, Callable[[], Any]]
 
 
-def inspect(configuration: Configuration, limit_s: float = LIMIT_S) -> dict[str, Any]:
+def inspect(configuration: Configuration, limit_s: float = LIMIT_S, config_file: str | None = None) -> dict[str, Any]:
     """What this machine shows; keys that are missing are unknown. Never raises, changes nothing, returns within `limit_s` and a moment.
 
     Args:
         configuration: whose [node] table this machine is; without one, only what needs none is looked at.
         limit_s: seconds, > 0.
+        config_file: where the configuration stands, if who may change it is to be seen.
     """
-    looks: Looks = {"versions": _versions, "redis": lambda: _redis(configuration)}
+    looks: Looks = {
+        "versions": _versions,
+        "redis": lambda: _redis(configuration),
+        "permissions": lambda: permissions.look_at_node(configuration, config_file),
+    }
     if configuration.node is not None:
         looks |= _looks_of_node(configuration.node, configuration.clusters[configuration.node.cluster])
     found = _side_by_side(looks, limit_s)

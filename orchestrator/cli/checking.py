@@ -126,7 +126,7 @@ def _inspected(arguments: argparse.Namespace, configuration: Configuration) -> d
 
     if configuration.node is None:
         raise Stop(WRONG_USE, say("{file} has no [node] table: it does not say which node this is", file=arguments.config))
-    seen = inspect(configuration)
+    seen = inspect(configuration, config_file=arguments.config)
     if arguments.save is not None:
         try:
             Path(arguments.save).write_text(json.dumps(seen, indent=1, sort_keys=True) + "\n", encoding="utf-8")
