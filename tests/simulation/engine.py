@@ -111,6 +111,7 @@ class Process:
         """What its function returned; None for one that was killed."""
         self.was_killed = False
         self.ended = Signal(kernel)
+        self.ended_s: float | None = None
         self.turn = 0
         """Which of its wake-ups counts: those of before are stale."""
         self.woken = False
@@ -128,6 +129,7 @@ class Process:
 
     def _over(self) -> None:
         self.alive = False
+        self.ended_s = self.kernel.now_s
         self.machine.processes.remove(self)
         self.ended.set()
 
@@ -201,8 +203,9 @@ class Kernel:
 
     @property
     def machine(self) -> Machine:
-        """Where the current process runs."""
-        assert self.current is not None
+        """Where the current process runs; one that is being killed comes no further than here."""
+        if self.current is None:
+            raise GreenletExit
         return self.current.machine
 
     def sleep(self, seconds: float) -> None:

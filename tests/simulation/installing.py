@@ -72,4 +72,4 @@ def installed(patches: Iterable[Patch]) -> Iterator[None]:
 
 def quiet() -> None:
     """The code under test says nothing: what it does is seen in its log, and what it would say costs time."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(60), cache_logger_on_first_use=False)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=False)

@@ -1,4 +1,4 @@
-"""What kind of cluster a seed is: nodes, services, settings. Durations are longer than in earnest, for everything here is looked at less often."""
+"""What kind of cluster a seed is: nodes, services, settings. Times are longer than in earnest: everything here is looked at less often."""
 
 from __future__ import annotations
 

@@ -24,6 +24,9 @@ from tests.simulation.engine import START_S, Kernel, Machine, Signal
 
 T = TypeVar("T")
 
+Committed = Callable[[Sequence[Commit], Sequence[CommitAnswer]], None]
+"""Told of every commit that was asked for, and what came of it."""
+
 LATENCY_S = (0.001, 0.02)
 TIMEOUT_S = 2.0
 """Of every client, as workers/redisclient.py and orchestrator/redis_store.py set it."""
@@ -178,8 +181,8 @@ class Line:
 class Store:
     """What one orchestrator sees: `orchestrator.ports.Store` behind a line."""
 
-    def __init__(self, line: Line) -> None:
-        self.line = line
+    def __init__(self, line: Line, committed: Committed) -> None:
+        self.line, self._committed = line, committed
         self._behind = MemoryStore(line.server)
 
     def _call(self, serve: Callable[[], T], *, grows: bool = False) -> T:
@@ -195,11 +198,11 @@ class Store:
         return self._call(lambda: self._behind.read_head(cluster))
 
     def commit(self, commits: Sequence[Commit]) -> list[CommitAnswer]:
-        answers = self._call(lambda: self._commit(commits), grows=True)
-        return answers
+        return self._call(lambda: self._commit(commits), grows=True)
 
     def _commit(self, commits: Sequence[Commit]) -> list[CommitAnswer]:
         answers = self._behind.commit(commits)
+        self._committed(commits, answers)
         if any(commit.jobs for commit in commits):
             self.line.server.queued.set()
         return answers
@@ -216,8 +219,8 @@ class Store:
     def get_snapshot(self, cluster: str) -> bytes | None:
         return self._call(lambda: self._behind.get_snapshot(cluster))
 
-    def put_snapshot(self, cluster: str, text: bytes) -> None:
-        self._call(lambda: self._behind.put_snapshot(cluster, text), grows=True)
+    def put_snapshot(self, cluster: str, epoch: int, text: bytes) -> bool:
+        return self._call(lambda: self._behind.put_snapshot(cluster, epoch, text), grows=True)
 
     def get_maintenance(self, clusters: Sequence[str]) -> dict[str, str | None]:
         return self._call(lambda: self._behind.get_maintenance(clusters))
@@ -240,16 +243,16 @@ class Store:
                 found = self.read_inboxes(cursors, count)
         return found
 
-    def append_leader_facts(self, cluster: str, epoch: int, envelopes: Sequence[str]) -> bool:
-        return self._call(lambda: self._append(cluster, epoch, envelopes), grows=True)
+    def append_leader_facts(self, cluster: str, epoch: int, envelopes: Sequence[str], not_before_ms: int = 0) -> bool:
+        return self._call(lambda: self._append(cluster, epoch, envelopes, not_before_ms), grows=True)
 
-    def _append(self, cluster: str, epoch: int, envelopes: Sequence[str]) -> bool:
-        done = self._behind.append_leader_facts(cluster, epoch, envelopes)
+    def _append(self, cluster: str, epoch: int, envelopes: Sequence[str], not_before_ms: int) -> bool:
+        done = self._behind.append_leader_facts(cluster, epoch, envelopes, not_before_ms)
         self.line.server.rang.set()
         return done
 
-    def trim_inboxes(self, cursors: Mapping[str, Mapping[str, str]]) -> None:
-        self._call(lambda: self._behind.trim_inboxes(cursors))
+    def trim_inboxes(self, heads: Mapping[str, Head]) -> None:
+        self._call(lambda: self._behind.trim_inboxes(heads))
 
     def renew_lease(self, orchestrator: str, ttl_s: float, where: str) -> None:
         self._call(lambda: self._behind.renew_lease(orchestrator, ttl_s, where), grows=True)
@@ -414,11 +417,11 @@ class Pipeline:
 class Net:
     """The server and everybody's lines."""
 
-    def __init__(self, kernel: Kernel, count: Callable[[str], None]) -> None:
+    def __init__(self, kernel: Kernel, count: Callable[[str], None], committed: Committed) -> None:
         self.server = Server(kernel)
         self.lines: dict[str, list[Line]] = {}
         """Node or orchestrator -> its connections."""
-        self._count = count
+        self._count, self._committed = count, committed
         self._machine = Machine(kernel, "net")
         self._state: dict[str, tuple[bool, float]] = {}
 
@@ -426,7 +429,7 @@ class Net:
         return Client(self._line(node, timeout_s))
 
     def store(self, orchestrator: str) -> Store:
-        return Store(self._line(orchestrator, TIMEOUT_S))
+        return Store(self._line(orchestrator, TIMEOUT_S), self._committed)
 
     def _line(self, who: str, timeout_s: float) -> Line:
         is_cut, badness = self._state.get(who, (False, 0.0))

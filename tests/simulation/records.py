@@ -1,0 +1,164 @@
+"""What the world saw, against what was promised: verbs, scripts, facts. Nothing here asks dcsup what it thinks of it.
+
+- I1: a verb that a worker ran was asked for by a script of that node that had not ended.
+- I2: a worker started no server while its node's agent had never become healthy since the script was called.
+- I5: what was numbered on a disk is in the log, once, or it is said there that it was lost.
+- I7: a verb runs once per (ticket, N), unless the first run's end is unknown and its process gone; never two at a time; after a stop
+  ended with 0 no older start runs on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
+from math import inf
+from typing import TYPE_CHECKING
+
+from statemachines.entries import Sealed
+from tests.simulation.disk import Disk
+from tests.simulation.services import START_VERBS, VerbRun
+
+if TYPE_CHECKING:
+    from tests.simulation.clusterpro import ScriptCall
+    from tests.simulation.node import Node
+    from tests.simulation.world import World
+
+class Ledger:
+    """What was written to one node's disk that matters here: facts that got their number, and ends in the journal."""
+
+    def __init__(self, disk: Disk, now_s: Callable[[], float]) -> None:
+        self.numbered: dict[str, str] = {}
+        """`stream:seq` -> the fact's type."""
+        self.ends: dict[tuple[str, int], float] = {}
+        """(ticket, n) -> when its end was first in the journal."""
+        self.let_go: set[str] = set()
+        """Paths of facts that the mark passed."""
+        self._paths: dict[str, str] = {}
+        self._disk, self._next, self._now_s = disk, disk.after, now_s
+        disk.after = self._after
+
+    def _after(self, what: str, path: str) -> None:
+        if what == "rename":
+            old, _, new = path.partition(" ")
+            if "/outbox/numbered/" in new:
+                self._note_number(old, new)
+            elif "/journal/" in new:
+                self._note_end(new.rpartition("/")[2])
+        elif what == "unlink" and "/outbox/numbered/" in path:
+            self.let_go.add(path)
+        self._next(what, path)
+
+    def _note_number(self, old: str, new: str) -> None:
+        if new.endswith(".done"):
+            self.let_go.add(old)
+            return
+        folder, _, name = new.partition("/numbered/")
+        stream = self._disk.files[f"{folder}/stream"].content.decode().strip()
+        found = _TYPE.search(self._disk.files[new].content)
+        source_id = f"{stream}:{int(name.partition('.')[0])}"
+        self.numbered[source_id], self._paths[source_id] = found[1].decode() if found else "", new
+
+    def _note_end(self, name: str) -> None:
+        ticket, n, state = name.split(".")
+        if state in ("ok", "fail"):
+            self.ends.setdefault((ticket, int(n)), self._now_s())
+
+    def expected(self) -> Iterator[tuple[str, str]]:
+        """(`stream:seq`, type) of what must be in the log: all but what a power cut took from the disk again before it was safe."""
+        for source_id, kind in self.numbered.items():
+            path = self._paths[source_id]
+            if path in self.let_go or path in self._disk.files:
+                yield source_id, kind
+
+
+_TYPE = re.compile(rb'(?:"type": "|^type=)([A-Za-z]+)', re.MULTILINE)
+
+SLACK_S = 0.5
+"""Between the end of a call as CLUSTERPRO saw it and as the node did."""
+
+
+def verbs_asked_for(world: World) -> Iterator[str]:
+    """I1."""
+    calls: dict[str, list[ScriptCall]] = defaultdict(list)
+    for call in world.cluster.scripts:
+        calls[call.node].append(call)
+    for node in world.nodes.values():
+        for run in node.records:
+            if not any(_asks(call, run) for call in calls[node.name]):
+                yield f"I1: nobody asked for: {run}"
+
+
+def _asks(call: ScriptCall, run: VerbRun) -> bool:
+    wanted = "start" if run.verb in START_VERBS else "stop"
+    return call.kind == wanted and call.began_s <= run.began_s and (call.ended_s is None or run.began_s <= call.ended_s + SLACK_S)
+
+
+def verbs_once(world: World) -> Iterator[str]:
+    """I7, for each node."""
+    for node in world.nodes.values():
+        yield from _once_per_number(node.records, world.ledgers[node.name].ends)
+        yield from _one_at_a_time(node.records)
+        yield from _nothing_after_a_stop(world, node)
+
+
+def _once_per_number(runs: Iterable[VerbRun], ends: Mapping[tuple[str, int], float]) -> Iterator[str]:
+    by_number: dict[tuple[str, int], list[VerbRun]] = defaultdict(list)
+    for run in runs:
+        if run.ticket is not None:
+            by_number[run.ticket, run.n].append(run)
+    for same in by_number.values():
+        for first, second in pairwise(same):
+            if ends.get((first.ticket or "", first.n), inf) < second.began_s:
+                yield f"I7: ran twice though its end was known: {first}; {second}"
+
+
+def _one_at_a_time(runs: Iterable[VerbRun]) -> Iterator[str]:
+    by_service: dict[str, list[VerbRun]] = defaultdict(list)
+    for run in runs:
+        by_service[run.service].append(run)
+    for same in by_service.values():
+        for n, first in enumerate(same):
+            for second in same[n + 1 :]:
+                if second.began_s < _gone_s(first):
+                    yield f"I7: two at the same time: {first}; {second}"
+
+
+def _gone_s(run: VerbRun) -> float:
+    """When nothing of it ran any more."""
+    if run.ended_s is not None:
+        return run.ended_s
+    return inf if run.process.ended_s is None else run.process.ended_s
+
+
+def _nothing_after_a_stop(world: World, node: Node) -> Iterator[str]:
+    """A start verb that is older than a stop which ended with 0, and still runs after it."""
+    stops = [call for call in world.cluster.scripts if call.node == node.name and call.kind == "stop" and call.code == 0]
+    for call in stops:
+        assert call.ended_s is not None
+        for run in node.records:
+            if run.verb in START_VERBS and run.began_s < call.began_s and _gone_s(run) > call.ended_s:
+                yield f"I7: a stop ended with 0 at {call.ended_s:.2f}, and an older start ran on: {run}"
+
+
+def facts_once(world: World, entries: Iterable[Sealed]) -> Iterator[str]:
+    """I5: each numbered fact of each node's disk stands in the log, once."""
+    seen: dict[tuple[str, str], str] = {}
+    said_lost = False
+    for sealed in entries:
+        entry = sealed.entry
+        said_lost = said_lost or entry.type in ("LogTailLost", "FactsLost", "FactsDropped")
+        if entry.source_id is None or entry.evidence is None or entry.cause is not None:
+            continue
+        key = (entry.evidence["inbox"], entry.source_id)
+        if key in seen:
+            yield f"I5: {key} stands in the log twice: {seen[key]} and {entry.type}"
+        seen[key] = entry.type
+    for node in world.nodes.values():
+        for source_id, kind in world.ledgers[node.name].expected():
+            found = seen.get((node.name, source_id))
+            if found is None and not (world.net.server.went_back_to_s and said_lost):
+                yield f"I5: {kind} {source_id} of {node.name} is not in the log"
+            elif found is not None and found not in (kind, "FactQuarantined", "FactsDropped"):
+                yield f"I5: {source_id} of {node.name} was {kind}, and the log has {found}"
