@@ -60,6 +60,9 @@ class Pace:
     probe_interval: float = 1.5
     probation: float = 3.0
     view_interval: float = 1.0
+    command_limit: float = 30.0
+    deadline: float = 60.0
+    """Of a start and of a stop as a whole."""
     extra_watch: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -107,6 +110,10 @@ class Site:
             **shape.sandbox(),
         )
         self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.managers: dict[str, subprocess.Popen[bytes]] = {}
+        """Node -> its cluster service."""
+        self.ways: dict[str, str] = {}
+        """Orchestrator or node -> the address by which it reaches Redis, where that is not Redis's own (ways.py)."""
 
     # --- up and down
 
@@ -136,10 +143,8 @@ class Site:
     def write_configuration(self, mode: str | None = None) -> None:
         """Write dcsup.toml for the orchestrators and for each node."""
         self.mode = mode or self.mode
-        for name in self.orchestrators:
-            self.config(name).write_text(self._toml(None), encoding="utf-8")
-        for node in self.cluster.nodes:
-            self.config(node).write_text(self._toml(node), encoding="utf-8")
+        for name in (*self.orchestrators, *self.cluster.nodes):
+            self.config(name).write_text(self.toml(name), encoding="utf-8")
 
     def config(self, name: str) -> Path:
         return self.base / f"dcsup-{name}.toml"
@@ -147,8 +152,9 @@ class Site:
     def node_folder(self, node: str) -> Path:
         return self.cluster.node_dir(node) / "dcsup"
 
-    def _toml(self, node: str | None) -> str:
-        pace = self.pace
+    def toml(self, name: str) -> str:
+        """The dcsup.toml of a node, or of an orchestrator or whoever else sits outside the nodes."""
+        pace, node = self.pace, name if name in self.cluster.nodes else None
         watch = {"profile": pace.profile, "interval": pace.interval} | dict(pace.extra_watch)
         if pace.profile != "fast":
             watch |= {"first_check_after": pace.first_check_after}
@@ -163,15 +169,15 @@ class Site:
             "node_ttl": pace.node_ttl,
             "probation": pace.probation,
             "watch": watch,
-            "start": {"command_limit": 30, "deadline": 60},
-            "stop": {"command_limit": 30, "deadline": 60},
+            "start": {"command_limit": pace.command_limit, "deadline": pace.deadline},
+            "stop": {"command_limit": pace.command_limit, "deadline": pace.deadline},
             "schedules": {"probe_interval": pace.probe_interval, "settle": pace.settle, "deadline": pace.schedules_deadline},
         }
         lines = [
             "# Written by the sandbox.",
             "",
             "[redis]",
-            f"url = {_value(self.redis.url)}",
+            f"url = {_value(self.ways.get(name) or self.redis.url)}",
             "",
             "[orchestrator]",
             'listen = "127.0.0.1:0"',
@@ -231,7 +237,7 @@ class Site:
 
     def _rendering(self, node: str) -> tuple[RenderedSite, Target]:
         target = Target("linux", language="ja" if self.language == "ja" else "en")
-        return in_whole_seconds(site_of(Configuration.model_validate(tomllib.loads(self._toml(node)))), target)[0], target
+        return in_whole_seconds(site_of(Configuration.model_validate(tomllib.loads(self.toml(node)))), target)[0], target
 
     def install_alerts(self) -> None:
         """Have the cluster manager's alert extension tell dcsup of the events that it wants to hear of."""
@@ -268,7 +274,7 @@ class Site:
 
     def power_on(self, node: str) -> None:
         """The node starts as a machine would: its cluster service, and dcsup's worker as a service of the operating system."""
-        self.cluster.start_node(node)
+        self.managers[node] = self.cluster.start_node(node)
         self.start_worker(node)
 
     def _spawn(self, name: str, argv: list[str], mark: str) -> subprocess.Popen[bytes]:
@@ -307,18 +313,24 @@ class Site:
         return next((name.removeprefix("orchestrator-") for name, child in self.running.items() if child.pid == pid), None)
 
     def lease(self) -> dict[str, Any]:
-        client = self.client()
+        """What the leading orchestrator says of itself; empty while nobody leads, or Redis does not answer."""
+        from redis import RedisError
+
         try:
-            owner = client.get(f"dcsup:{CLUSTER}:owner")
-            lease = client.get(f"dcsup:lease:{owner.decode()}") if isinstance(owner, bytes) else None
-        finally:
-            client.close()
+            with self.client() as client:
+                owner = client.get(f"dcsup:{CLUSTER}:owner")
+                lease = client.get(f"dcsup:lease:{owner.decode()}") if isinstance(owner, bytes) else None
+        except RedisError:
+            return {}
         return json.loads(lease) if isinstance(lease, bytes) else {}
 
     def client(self) -> Any:
-        import redis
+        """A connection to Redis itself, which gives up soon and tries nothing again."""
+        from redis import Redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
-        return redis.Redis.from_url(self.redis.url)
+        return Redis.from_url(self.redis.url, socket_timeout=2.0, retry=Retry(NoBackoff(), 0))
 
     def state(self) -> dict[str, Any]:
         """The cluster's state as the leading orchestrator tells it; empty while nobody answers."""

@@ -297,8 +297,8 @@ class SandboxCluster:
 
     # Power
 
-    def start_node(self, node: str) -> None:
-        """Switch a node on: a new boot id, and its cluster service starts."""
+    def start_node(self, node: str) -> subprocess.Popen[bytes]:
+        """Switch a node on: a new boot id, and its cluster service starts, which is returned."""
         self._start_network()
         self._start_machines()
         if self.processes(node):
@@ -306,7 +306,7 @@ class SandboxCluster:
         boot = "b" + secrets.token_hex(8)
         _write(self.node_dir(node) / "boot-id", boot + "\n")
         self._note("node started", node=node, boot=boot)
-        self.spawn(node, "clusterpro", [sys.executable, "-I", "-S", str(RUN), "clusterpro", str(self.node_dir(node))])
+        return self.spawn(node, "clusterpro", [sys.executable, "-I", "-S", str(RUN), "clusterpro", str(self.node_dir(node))])
 
     def spawn(self, node: str, name: str, argv: list[str], env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start another process on a node, in a session of its own, with its output appended to ``<node>/log/<name>.log``."""
