@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from statemachines.configuration import ClusterSettings, Configuration, NodeSettings
 from workers import permissions
@@ -216,21 +215,16 @@ def _answers(host: str, port: int) -> bool:
 def _redis(configuration: Configuration) -> dict[str, Any] | None:
     """Whether Redis answers, and how far its clock is from ours, seconds. None: it is the embedded one, which is not reached by address.
 
-    Why it does not answer is the kind of error alone: a message may quote the address, and that a password.
+    Why it does not answer is the kind of error alone: a message may quote an address, and that a password.
     """
-    url = configuration.redis.url
-    if url is None:
+    if configuration.redis.embedded is not None:
         return None
-    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
-        return {"reachable": False, "why": "ValueError"}
-    from redis import Redis
-    from redis.backoff import NoBackoff
     from redis.exceptions import RedisError
-    from redis.retry import Retry
 
-    once = Retry(NoBackoff(), 0)
+    from workers.redisclient import client_of
+
     try:
-        with Redis.from_url(url, socket_timeout=_CONNECT_S, socket_connect_timeout=_CONNECT_S, retry=once) as client:
+        with client_of(configuration.redis, _CONNECT_S) as client:
             before = time.time()
             answer: Any = client.time()
             now = (before + time.time()) / 2

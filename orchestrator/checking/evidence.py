@@ -14,7 +14,7 @@ from orchestrator.clpconf.naming import legal_name
 from orchestrator.said import Said, say
 from orchestrator.tomllines import Path as KeyPath
 from orchestrator.tomllines import nearest
-from statemachines.configuration import ClusterSettings, NodeSettings, ServiceSettings
+from statemachines.configuration import ClusterSettings, Configuration, NodeSettings, ServiceSettings
 
 _SAVED_SIZE_MAX = 1_000_000
 
@@ -83,6 +83,8 @@ class Evidence:
     settings: ClusterSettings | None = None
     node_settings: NodeSettings | None = None
     """The [node] table, if it is of this cluster."""
+    whole: Configuration | None = None
+    """The whole file, for what belongs to no cluster."""
     config_file: str = ""
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
     exported: Exported | None = None
@@ -104,6 +106,11 @@ class Evidence:
             raise Missing(say("dcsup.toml has no [node] table for this cluster"))
         return self.node_settings
 
+    def need_whole(self) -> Configuration:
+        if self.whole is None:
+            raise Missing(say("no dcsup.toml was read"))
+        return self.whole
+
     def services(self, *kinds: str) -> list[tuple[int, ServiceSettings]]:
         """With their place in the list."""
         return [(n, one) for n, one in enumerate(self.need_settings().services) if one.kind in kinds]
@@ -114,6 +121,9 @@ class Evidence:
 
     def at_node(self, *where: str | int) -> str:
         return self._in_file(("node", *where))
+
+    def at_top(self, *where: str | int) -> str:
+        return self._in_file(where)
 
     def _in_file(self, where: KeyPath) -> str:
         from orchestrator.settings import dotted

@@ -35,6 +35,7 @@ def gather(
             cluster=name,
             settings=configuration.clusters[name],
             node_settings=node if node is not None and node.cluster == name else None,
+            whole=configuration,
             config_file=config_file,
             lines=lines,
             exported=exported,

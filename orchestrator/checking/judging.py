@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from orchestrator.checking import of_clusterpro, of_configuration, of_nodes
+from orchestrator.checking import of_clusterpro, of_configuration, of_nodes, of_security
 from orchestrator.checking.evidence import Evidence, Missing
 from orchestrator.checking.rules import SEVERITIES, Finding, Hit, Rule, Severity
 from orchestrator.said import Said, say
@@ -15,7 +15,7 @@ def _order(rule: Rule) -> tuple[bool, str, int, str]:
     return rule.number[0] != "G", rule.number[0], int(rule.number[1:] or 0), rule.id
 
 
-RULES: tuple[Rule, ...] = tuple(sorted((*of_configuration.RULES, *of_clusterpro.RULES, *of_nodes.RULES), key=_order))
+RULES: tuple[Rule, ...] = tuple(sorted((*of_configuration.RULES, *of_clusterpro.RULES, *of_nodes.RULES, *of_security.RULES), key=_order))
 
 
 def judge(evidence: Evidence, rules: Sequence[Rule] = RULES) -> list[Finding]:

@@ -19,7 +19,7 @@ _NODE_CALLS: tuple[Source, ...] = ("node",)
 # --- several nodes ------------------------------------------------------------------------------------------------------------------
 
 
-def _each(evidence: Evidence, what: Said, look: Callable[[NodeEvidence], Any]) -> Iterator[tuple[NodeEvidence, Any]]:
+def each(evidence: Evidence, what: Said, look: Callable[[NodeEvidence], Any]) -> Iterator[tuple[NodeEvidence, Any]]:
     """What each node showed; a node that did not show it makes the answer unknown, after the others were judged."""
     blind = []
     for node in evidence.need_nodes():
@@ -38,7 +38,7 @@ def _differ(evidence: Evidence, what: Said, look: Callable[[NodeEvidence], Any])
     Raises:
         Missing: fewer than two nodes showed it, or not all nodes of the cluster did and the others agree.
     """
-    seen = {node.name: value for node, value in _each(evidence, what, look)}
+    seen = {node.name: value for node, value in each(evidence, what, look)}
     if len({repr(value) for value in seen.values()}) > 1:
         return seen
     expected = evidence.settings.nodes if evidence.settings is not None else ()
@@ -115,7 +115,7 @@ def _port_taken(evidence: Evidence) -> Iterator[Hit]:
     if service is None:
         return
     metadata = evidence.need_settings().metadata
-    for node, (listening, running) in _each(
+    for node, (listening, running) in each(
         evidence, say("who has the metadata database's port"), lambda node: _port_and_service(node, service)
     ):
         if listening and not running:
@@ -134,7 +134,7 @@ def _port_and_service(node: NodeEvidence, service: str) -> tuple[bool, bool] | N
 
 
 def _starts_by_itself(evidence: Evidence) -> Iterator[Hit]:
-    for node, services in _each(evidence, say("how DataCoordinator's services start"), lambda node: _table(node, "services")):
+    for node, services in each(evidence, say("how DataCoordinator's services start"), lambda node: _table(node, "services")):
         for name, service in sorted(services.items()):
             startup = service.get("startup") if isinstance(service, dict) else None
             if startup in ("auto", "disabled"):
@@ -144,26 +144,26 @@ def _starts_by_itself(evidence: Evidence) -> Iterator[Hit]:
 def _silent_endpoints(evidence: Evidence) -> Iterator[Hit]:
     if not evidence.need_settings().endpoints:
         raise Missing(say("at which address clients reach the services: [[clusters.{name}.endpoints]]", name=evidence.cluster))
-    for node, endpoints in _each(evidence, say("whether the endpoints answer"), lambda node: _table(node, "endpoints")):
+    for node, endpoints in each(evidence, say("whether the endpoints answer"), lambda node: _table(node, "endpoints")):
         for name, answers in sorted(endpoints.items()):
             if answers is False:
                 yield Hit(say("{node}: endpoint '{name}' does not answer", node=node.name, name=name), node.name)
 
 
 def _bad_folder(evidence: Evidence) -> Iterator[Hit]:
-    for node, local in _each(evidence, say("whether the node folder is on a local disk"), lambda node: _truth(node, "folder", "local")):
+    for node, local in each(evidence, say("whether the node folder is on a local disk"), lambda node: _truth(node, "folder", "local")):
         if not local:
             yield Hit(say("{node}: the node folder is on another machine's disk", node=node.name), node.name)
 
 
 def _locked_folder(evidence: Evidence) -> Iterator[Hit]:
-    for node, writable in _each(evidence, say("whether the node folder can be written"), lambda node: _truth(node, "folder", "writable")):
+    for node, writable in each(evidence, say("whether the node folder can be written"), lambda node: _truth(node, "folder", "writable")):
         if not writable:
             yield Hit(say("{node}: this user cannot write the node folder", node=node.name), node.name)
 
 
 def _lacks_commands(evidence: Evidence) -> Iterator[Hit]:
-    for node, commands in _each(evidence, say("whether the services' commands are there"), lambda node: _table(node, "commands")):
+    for node, commands in each(evidence, say("whether the services' commands are there"), lambda node: _table(node, "commands")):
         for name, command in sorted(commands.items()):
             if isinstance(command, dict) and command.get("exists") is False:
                 values = {"node": node.name, "name": name, "path": command.get("path", "-")}
@@ -171,27 +171,27 @@ def _lacks_commands(evidence: Evidence) -> Iterator[Hit]:
 
 
 def _lacks_tools(evidence: Evidence) -> Iterator[Hit]:
-    for node, tools in _each(evidence, say("whether CLUSTERPRO's commands are there"), lambda node: _table(node, "tools")):
+    for node, tools in each(evidence, say("whether CLUSTERPRO's commands are there"), lambda node: _table(node, "tools")):
         lacking = sorted(name for name, there in tools.items() if not there)
         if lacking:
             yield Hit(say("{node}: not found: {names}", node=node.name, names=", ".join(lacking)), node.name)
 
 
 def _not_callable(evidence: Evidence) -> Iterator[Hit]:
-    for node, called in _each(evidence, say("whether dcsup can be called"), lambda node: _truth(node, "dcsup", "callable")):
+    for node, called in each(evidence, say("whether dcsup can be called"), lambda node: _truth(node, "dcsup", "callable")):
         if not called:
             yield Hit(say("{node}: `dcsup` in [node] does not run, or does not answer as a hook", node=node.name), node.name)
 
 
 def _silent_redis(evidence: Evidence) -> Iterator[Hit]:
-    for node, reachable in _each(evidence, say("whether Redis answers"), lambda node: _truth(node, "redis", "reachable")):
+    for node, reachable in each(evidence, say("whether Redis answers"), lambda node: _truth(node, "redis", "reachable")):
         if not reachable:
             why = node.look("redis", "why") or "-"
             yield Hit(say("{node}: Redis does not answer ({why})", node=node.name, why=why), node.name)
 
 
 def _wrong_clock(evidence: Evidence) -> Iterator[Hit]:
-    for node, skew_s in _each(evidence, say("how far the clock is from Redis's"), _skew_s):
+    for node, skew_s in each(evidence, say("how far the clock is from Redis's"), _skew_s):
         if abs(skew_s) > SKEW_WARNED_S:
             found = say("{node}: the clock is {skew} s off the one of Redis", node=node.name, skew=f"{skew_s:+.1f}")
             yield Hit(found, node.name, "error" if abs(skew_s) > SKEW_REFUSED_S else "warning")

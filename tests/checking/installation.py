@@ -14,7 +14,7 @@ from tests.clpconf.sample import sample
 
 META = "DataCoordinatorRA Meta DB server"
 SETTINGS: dict[str, Any] = {
-    "redis": {"url": "redis://redis.example:6379/0"},
+    "redis": {"url": "rediss://redis.example:6379/0"},
     "clusters": {
         "pair": {
             "mode": "supervise",
@@ -29,6 +29,7 @@ SETTINGS: dict[str, Any] = {
         "name": "nodea",
         "cluster": "pair",
         "folder": "C:\\ProgramData\\dcsup",
+        "key": {"file": "C:\\ProgramData\\dcsup\\node.key"},
         "rest": {"url": "https://nodea:29009", "user": "monitor", "password_file": "C:\\ProgramData\\dcsup\\rest.txt"},
         "services": {
             "agent": {
@@ -42,6 +43,7 @@ SETTINGS: dict[str, Any] = {
         },
     },
 }
+TRUSTED = {"settings": "C:\\dcsup\\dcsup.toml", "folder": "C:\\ProgramData\\dcsup", "secret": "C:\\dcsup\\node.key"}
 SCRIPT = Script("failover1", "script1", True, (("agent", ""), ("server", "")))
 
 
@@ -76,6 +78,9 @@ def looks() -> dict[str, Any]:
         "metadata_listening": False,
         "endpoints": {"server": True},
         "redis": {"reachable": True, "clock_s": 0.02},
+        "permissions": [
+            {"path": path, "kind": kind, "writers": [], "readers": ["Users"] if kind != "secret" else []} for kind, path in TRUSTED.items()
+        ],
     }
 
 
@@ -99,6 +104,7 @@ def installation(
         cluster="pair",
         settings=configuration.clusters["pair"],
         node_settings=configuration.node,
+        whole=configuration,
         config_file="dcsup.toml",
         exported=Exported(parse(sample(*conf)), "clp.conf", scripts),
         nodes=(NodeEvidence("nodea", "pair", looks()), NodeEvidence("nodeb", "pair", seen)),

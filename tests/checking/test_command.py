@@ -14,7 +14,7 @@ from tests.clpconf.sample import CANARY, sample
 
 TOML = """\
 [redis]
-url = "redis://:CANARY-7f3a@127.0.0.1:1/0"
+url = "redis://127.0.0.1:1/0"
 [clusters.pair]
 mode = "observe"
 group = "failover1"
@@ -27,10 +27,14 @@ kind = "server"
 name = "nodea"
 cluster = "pair"
 folder = 'C:\\ProgramData\\dcsup'
+key = { env = "DCSUP_NODE_KEY" }
 [node.services.server]
 command = ['C:\\DataCoordinatorRA\\server\\bin\\dcserver.bat']
 status = ['C:\\DataCoordinatorRA\\server\\bin\\dcstatus.bat']
 """
+
+
+WITH_PASSWORD = TOML.replace("redis://", "redis://:CANARY-7f3a@")
 
 
 @pytest.fixture
@@ -92,6 +96,7 @@ def test_clusterpros_configuration_alone_can_be_checked(dcsup: Dcsup, pulled: Pa
 
 def test_the_node_is_looked_at_and_another_compared(dcsup: Dcsup, config: Path, tmp_path: Path) -> None:
     """--node sees a Redis that does not answer; --save carries it elsewhere; --evidence brings another node's."""
+    config.write_text(WITH_PASSWORD, encoding="utf-8")
     saved = tmp_path / "nodea.json"
     answer = dcsup("check", "--config", config, "--node", "--save", saved)
     assert answer.code == 1
@@ -130,6 +135,7 @@ def test_wrong_use_is_said(dcsup: Dcsup, config: Path, tmp_path: Path) -> None:
 
 def test_no_secret_reaches_an_answer(dcsup: Dcsup, config: Path, pulled: Path) -> None:
     """Neither the file's nor the configuration's, whatever is found."""
+    config.write_text(WITH_PASSWORD, encoding="utf-8")
     (pulled / "clp.conf").write_bytes(sample(("<interval>10<", f"<interval>{CANARY}<")))
     for arguments in ((), ("--json",), ("--node",)):
         answer = dcsup("check", "--config", config, "--clp-conf", pulled, *arguments)

@@ -105,12 +105,29 @@ def test_what_is_not_there_is_said_and_secrets_are_not(tmp_path: Path) -> None:
     assert SECRET not in str(seen)
 
 
-@pytest.mark.parametrize("url", [f"redis://user:{SECRET}@host:notaport/0", f"http://{SECRET}", f"redis://:{SECRET}@[::1", ""])
-def test_a_bad_address_is_an_answer_too(tmp_path: Path, url: str) -> None:
-    """Never an exception, never the password."""
-    seen = inspection.inspect(configuration(tmp_path, closed_port(), url), limit_s=60)
+def test_a_bad_address_is_an_answer_too(tmp_path: Path) -> None:
+    """One that redis-py does not understand, a password file that is not there: never an exception, never the password."""
+    odd = configuration(tmp_path, closed_port(), f"redis://user:{SECRET}@nowhere.invalid:1/0?db=x&socket_timeout={SECRET}")
+    seen = inspection.inspect(odd, limit_s=60)
     assert SECRET not in str(seen)
-    assert seen.get("redis", {}).get("reachable") in (False, None)
+    assert seen["redis"]["reachable"] is False
+    redis = odd.redis.model_copy(update={"url": "redis://127.0.0.1:1/0", "password_file": str(tmp_path / "none")})
+    seen = inspection.inspect(odd.model_copy(update={"redis": redis}), limit_s=60)
+    assert seen["redis"] == {"reachable": False, "why": "ValueError"}
+
+
+def test_permissions_are_seen(tmp_path: Path) -> None:
+    """Of the configuration's file, the node folder and the secrets that it names."""
+    open_file = tmp_path / "node.key"
+    open_file.write_text("k" * 64)
+    open_file.chmod(0o644)
+    config = tmp_path / "dcsup.toml"
+    config.touch()
+    told = configuration(tmp_path, closed_port(), "redis://127.0.0.1:1", key={"file": str(open_file)})
+    seen = {one["path"]: one for one in inspection.inspect(told, 60, str(config))["permissions"]}
+    assert seen[str(config)]["kind"] == "settings"
+    assert seen[str(open_file)]["kind"] == "secret"
+    assert "everyone" in seen[str(open_file)]["readers"]
 
 
 def test_a_look_that_hangs_or_breaks_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
