@@ -20,7 +20,7 @@ from prometheus_client.registry import CollectorRegistry
 from redis import Redis
 
 from orchestrator import http, metrics
-from orchestrator.embedded import EmbeddedRedis
+from orchestrator.embedded import EmbeddedRedis, EmbeddedRedisError
 from orchestrator.keys import cluster_keys
 from orchestrator.lease import Lease, new_identity
 from orchestrator.loop import Orchestrator
@@ -58,15 +58,25 @@ def run(configuration: Configuration, *, connect: Connect, serve: Serve = http.s
     return 0
 
 
-def build(configuration: Configuration, store: Store, lease: Lease) -> Orchestrator:
-    """An orchestrator for the configured clusters, with metrics as its projection."""
+def build(configuration: Configuration, store: Store, lease: Lease, server: EmbeddedRedis | None = None) -> Orchestrator:
+    """An orchestrator for the configured clusters, with metrics as its projection; a `server` that is gone is started again."""
     return Orchestrator(
         store,
         configuration.clusters,
         lease,
         make_projection=metrics.Projection,
         snapshot_every=configuration.orchestrator.snapshot_every,
+        revive=partial(_revive, server),
     )
+
+
+def _revive(server: EmbeddedRedis | None) -> None:
+    """Nobody else looks after an embedded Redis that was killed. What keeps it down is in the log, and it is tried again."""
+    try:
+        if server is not None and server.revive():
+            log.warning("the embedded Redis was gone; started it again", folder=str(server.folder))
+    except EmbeddedRedisError as error:
+        log.error("the embedded Redis is gone and cannot be started", reason=str(error))
 
 
 def live(orchestrator: Orchestrator, clusters: Mapping[str, Any]) -> dict[str, metrics.Live]:
@@ -82,11 +92,11 @@ def live(orchestrator: Orchestrator, clusters: Mapping[str, Any]) -> dict[str, m
 
 
 def _lead(configuration: Configuration, connect: Connect, serve: Serve, identity: str, stack: ExitStack) -> None:
-    stack.enter_context(_embedded(configuration.redis))
+    server = stack.enter_context(_embedded(configuration.redis))
     store = RedisStore(partial(connect, configuration.redis), keys=_keys(configuration))
     stack.callback(store.close)
     lease = Lease(identity, configuration.orchestrator.lease_ttl, "{}")
-    orchestrator = build(configuration, store, lease)
+    orchestrator = build(configuration, store, lease, server)
     registry = metrics.registry_of(lambda: live(orchestrator, configuration.clusters), orchestrator.lock)
     url, close = serve(configuration.orchestrator.listen, registry, orchestrator.states, http.access_of(configuration.orchestrator))
     stack.callback(close)
@@ -109,15 +119,15 @@ def _keys(configuration: Configuration) -> dict[str, str]:
 
 
 @contextmanager
-def _embedded(settings: RedisSettings) -> Iterator[None]:
+def _embedded(settings: RedisSettings) -> Iterator[EmbeddedRedis | None]:
     """An embedded Redis runs for as long as this (one that others started stays)."""
     if settings.embedded is None:
-        yield
+        yield None
         return
     server = EmbeddedRedis(settings.embedded)
     server.connect_or_start()
     try:
-        yield
+        yield server
     finally:
         server.stop()
 

@@ -33,6 +33,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from orchestrator.said import Said, say
+
 SOCKET_BYTES_MAX = 100
 """Linux takes 107 bytes, macOS 103."""
 
@@ -48,8 +50,35 @@ INSTALL_HINT = (
 )
 
 
+_DAMAGED = re.compile(
+    r"Bad file format|Unexpected end of file|Wrong RDB checksum|Internal error in RDB|Short read or OOM|AOF manifest"
+    r"|Unable to obtain the AOF file.*No such file"
+)
+"""How a server says that it does not load what is on its disk."""
+
+_DATA_FILE = re.compile(r"[\w.-]+\.(?:aof|rdb)\b")
+
+
 class EmbeddedRedisError(Exception):
     """The server could not be found, started or stopped; the text is meant for the operator."""
+
+    def __init__(self, said: Said | str) -> None:
+        super().__init__(str(said))
+        self.said = said
+
+
+def _damaged(folder: Path, file: Path, why: str) -> EmbeddedRedisError:
+    return EmbeddedRedisError(
+        say(
+            "its data file {file} is damaged ({why}), so nothing was loaded and nothing was changed. Put a copy of {folder} back that is "
+            "whole. If there is none, keep this one for whoever looks into it (`mv {folder} {folder}.damaged`) and start again: the log "
+            "begins anew, and the nodes hand in again what it had not acknowledged. What stands before the damage can be saved with "
+            "the tool redis-check-aof of a Redis package, on a copy",
+            file=file,
+            folder=folder,
+            why=why,
+        )
+    )
 
 
 class EmbeddedRedis:
@@ -95,6 +124,7 @@ class EmbeddedRedis:
         """
         _refuse_windows()
         self._make_folder()
+        self._check_manifest()
         lock = _take_lock(self.folder)
         if lock is None:
             raise EmbeddedRedisError(f"{self.folder} is in use: a Redis (process {_pid_text(self.folder)}) runs there already")
@@ -129,6 +159,23 @@ class EmbeddedRedis:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise EmbeddedRedisError(f"cannot make the data folder {self.folder}: {error.strerror}") from error
+
+    def _check_manifest(self) -> None:
+        """Without the list of its data files a server would take the folder for empty, and begin anew without a word."""
+        data = self.folder / "appendonlydir"
+        if any(data.glob("*.aof")) and not any(data.glob("*.manifest")):
+            raise _damaged(self.folder, data / "appendonly.aof.manifest", "it is missing")
+
+    def revive(self) -> bool:
+        """Start the server again if it is gone (killed, say); True: it was, and is back.
+
+        Raises:
+            EmbeddedRedisError: see `start`.
+        """
+        if in_use(self.folder):
+            return False
+        self.connect_or_start()
+        return True
 
     def _launch(self, binary: Path, lock: int) -> None:
         socket = self._choose_socket()
@@ -168,7 +215,7 @@ class EmbeddedRedis:
         deadline = time.monotonic() + START_LIMIT_S
         while not self._answers():
             if self._process is not None and not self.joined and self._process.poll() is not None:
-                raise EmbeddedRedisError(f"the Redis server ended at once (code {self._process.returncode}): {self._last_words()}")
+                raise self._why_it_ended(self._process.returncode)
             if self.joined and not in_use(self.folder):
                 raise EmbeddedRedisError(f"the Redis server in {self.folder} ended while it was being joined: {self._last_words()}")
             if time.monotonic() > deadline:
@@ -176,6 +223,17 @@ class EmbeddedRedis:
                 self.kill()
                 raise EmbeddedRedisError(f"the Redis server in {self.folder} did not answer within {START_LIMIT_S:.0f} s: {said}")
             time.sleep(0.01)
+
+    def _why_it_ended(self, code: int) -> EmbeddedRedisError:
+        words = self._last_words()
+        errors = [line.partition(" # ")[2] for line in words.split(" | ") if " # " in line]
+        for error in reversed(errors):
+            if _DAMAGED.search(error):
+                name = _DATA_FILE.search(error)
+                known = name[0] if name is not None else "appendonly.aof.manifest" if "manifest" in error else "appendonly.aof"
+                found = next(self.folder.rglob(known), self.folder / "appendonlydir" / known)
+                return _damaged(self.folder, found, error.partition(": make a backup")[0])
+        return EmbeddedRedisError(f"the Redis server ended at once (code {code}): {words}")
 
     def _answers(self) -> bool:
         try:
@@ -192,7 +250,7 @@ class EmbeddedRedis:
             lines = (self.folder / "redis.log").read_text(errors="replace").splitlines()
         except OSError:
             return "it wrote no log"
-        return " | ".join(line.strip() for line in lines[-3:]) or "its log is empty"
+        return " | ".join(line.strip() for line in lines[-3:] if line.strip()) or "its log is empty"
 
     # --- stop -------------------------------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +104,9 @@ class Orchestrator:
         core: Core | None = None,
         make_projection: ProjectionFactory | None = None,
         snapshot_every: int = 500,
+        revive: Callable[[], None] = lambda: None,
     ) -> None:
+        """`revive` is called when Redis does not answer: whoever has a Redis of its own starts it again if it is gone."""
         self.lock = threading.RLock()
         """Held while states and projections change."""
         self.skipped: dict[str, Counter[str]] = defaultdict(Counter)
@@ -115,6 +117,7 @@ class Orchestrator:
         self._core = core if core is not None else Core()
         self._taker = Taker(store, lease, self._core, make_projection)
         self._snapshot_every = snapshot_every
+        self._revive = revive
         self._led: dict[str, Led] = {}
         self._due_s: dict[str, float] = {}
         """Cluster -> when (monotonic) its next deadline is due that was not told yet."""
@@ -468,6 +471,7 @@ class Orchestrator:
         if not self._said_unavailable:
             log.error("Redis does not answer; trying again until it does", reason=str(error))
             self._said_unavailable = True
+        self._revive()
         pause_s = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
         self._failures += 1
         until = time.monotonic() + pause_s

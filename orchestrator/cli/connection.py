@@ -109,7 +109,7 @@ def _check_embedded(settings: RedisSettings) -> None:
         if folder is None or in_use(folder):
             return
     except EmbeddedRedisError as error:
-        raise Stop(NO_ANSWER, say("the embedded Redis in {folder} cannot be reached: {why}", folder=folder, why=str(error))) from error
+        raise Stop(NO_ANSWER, say("the embedded Redis in {folder} cannot be reached: {why}", folder=folder, why=error.said)) from error
     raise Stop(NO_ANSWER, say("the embedded Redis in {folder} does not run; `dcsup orchestrator` starts it", folder=folder))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from orchestrator.cli import options
 from orchestrator.cli.connection import check_redis, configured
@@ -27,18 +28,29 @@ def run_orchestrator(arguments: argparse.Namespace) -> int:
     configuration = configured(arguments)
     check_redis(configuration)
     from orchestrator.app import run
-    from orchestrator.embedded import EmbeddedRedisError
     from orchestrator.http import CannotListen
     from workers import logs
     from workers.redisclient import client_of
 
     logs.configure("orchestrator")
     try:
-        return run(configuration, connect=client_of)
+        return with_own_redis(lambda: run(configuration, connect=client_of))
     except CannotListen as error:
         raise Stop(WRONG_USE, error.said) from error
+
+
+def with_own_redis(action: Callable[[], int]) -> int:
+    """What starts an embedded Redis; one that does not start is a sentence.
+
+    Raises:
+        Stop: it does not start.
+    """
+    from orchestrator.embedded import EmbeddedRedisError
+
+    try:
+        return action()
     except EmbeddedRedisError as error:
-        raise Stop(NO_ANSWER, say("the embedded Redis cannot be used: {why}", why=str(error))) from error
+        raise Stop(NO_ANSWER, say("the embedded Redis cannot be used: {why}", why=error.said)) from error
 
 
 def run_worker(arguments: argparse.Namespace) -> int:
@@ -59,11 +71,11 @@ def up(argv: list[str]) -> int:
         raise Stop(WRONG_USE, say("`dcsup up` needs --sandbox: it is the one thing that can be brought up so far"))
     from deploy.sandbox.site import up as bring_up
 
-    return bring_up(rest)
+    return with_own_redis(lambda: bring_up(rest))
 
 
 def demo(argv: list[str]) -> int:
     """The demo has options of its own."""
     from deploy.sandbox.demo import main
 
-    return main(argv)
+    return with_own_redis(lambda: main(argv))
