@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.ports import Commit
-from orchestrator.said import say
+from orchestrator.said import Said, say
 from orchestrator.secretfiles import SecretError, read_secret
 from statemachines import signing
 from statemachines.cluster import JobOrder
@@ -91,5 +91,5 @@ def _first(source: SecretSettings, where: str) -> str:
         return signing.keys_in(text)[0]
     except signing.BadKey as error:
         place = source.file or f"${source.env}"
-        said = say("{where}: {place}: {why}; take it from what `dcsup render redis` wrote", where=where, place=place, why=str(error))
+        said = say("{where}: {place}: {why}; take it from what `dcsup render redis` wrote", where=where, place=place, why=Said(str(error)))
         raise SecretError(said) from None

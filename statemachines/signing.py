@@ -40,7 +40,7 @@ def keys_in(text: str) -> tuple[str, ...]:
     if not keys:
         raise BadKey("there is no key in it")
     if any(len(key) < KEY_LENGTH_MIN for key in keys):
-        raise BadKey(f"a key has at least {KEY_LENGTH_MIN} characters")
+        raise BadKey("a key has at least 32 characters")
     return keys
 
 

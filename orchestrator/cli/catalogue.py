@@ -35,6 +35,12 @@ CORE = (
     mark("a name is 1 to 32 of a-z, 0-9 and '-', not beginning or ending with '-'"),
     mark('a duration is a text like "10s", "500ms" or "2m", or a number of seconds'),
     mark("a duration is not negative"),
+    mark("set either file or env (an environment variable's name), and not both"),
+    mark("set either token_file or token_env, and not both"),
+    mark("open means that no token is asked for: leave one of them out"),
+    mark("there is no cluster '{name}'"),
+    mark("there is no key in it"),
+    mark("a key has at least 32 characters"),
     mark("the hash does not match: this entry or one before it was changed, or entries are missing"),
     mark("the line does not end with its hash: it was cut off or is not an exported event"),
 )
