@@ -186,7 +186,11 @@ class MemoryStore:
         ]
 
     def _after(self, key: str, cursor: str) -> list[tuple[str, dict[str, bytes]]]:
-        return [entry for entry in self._up.streams[key] if id_key(entry[0]) > id_key(cursor)]
+        stream, last = self._up.streams[key], id_key(cursor)
+        begin = len(stream)
+        while begin and id_key(stream[begin - 1][0]) > last:
+            begin -= 1
+        return stream[begin:]
 
     def append_leader_facts(self, cluster: str, epoch: int, envelopes: Sequence[str], not_before_ms: int = 0) -> bool:
         if not self._leads(cluster, epoch):
