@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -36,7 +36,7 @@ Serve = Callable[[str, CollectorRegistry, Callable[[], dict[str, Any]], http.Acc
 
 
 Connect = Callable[[RedisSettings, float], Redis]
-"""(settings, bound of each answer, s) -> a client: `workers.redisclient.client_of`, handed in because this package may not know the other."""
+"""(settings, bound of each answer, s) -> a client: `workers.redisclient.client_of`, handed in for this package may not know the other."""
 
 
 def run(configuration: Configuration, *, connect: Connect, serve: Serve = http.serve, identity: str | None = None) -> int:
@@ -79,7 +79,7 @@ def _revive(server: EmbeddedRedis | None) -> None:
         log.error("the embedded Redis is gone and cannot be started", reason=str(error))
 
 
-def live(orchestrator: Orchestrator, clusters: Mapping[str, Any]) -> dict[str, metrics.Live]:
+def live(orchestrator: Orchestrator, clusters: Iterable[str]) -> dict[str, metrics.Live]:
     """What the metrics show of each cluster; of one that somebody else leads, only that."""
     found = {cluster: metrics.Live(new_state(cluster), metrics.Projection(cluster), False, 0.0) for cluster in clusters}
     for cluster, view in orchestrator.views().items():

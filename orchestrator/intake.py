@@ -5,7 +5,8 @@ leader's own come last, so that a deadline is judged after everything that arriv
 
 A fact is taken when it is the next of its stream. A *duplicate* is skipped. After a *gap* the fact and those behind it are skipped
 too: the cursor may pass them, because their producer keeps them on its disk and offers again whatever its mark has not passed (I5).
-What cannot be read, or what the core cannot digest, goes to quarantine with the reason, and the next one proceeds.
+What cannot be read, or what the core cannot digest, goes to quarantine with the reason, and the next one proceeds. An entry whose id is far
+ahead of the time spoils its inbox for everything that follows, for Redis only adds behind it: that inbox is begun anew.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from pydantic import ValidationError
 from orchestrator.ports import Core, InboxEntry, Quarantined, QueuedJob
 from statemachines import wire
 from statemachines.cluster import Arrival, JobOrder, StepResult
-from statemachines.entries import Sealed, id_key
-from statemachines.facts import AnyFact, Envelope, parse_body
+from statemachines.entries import GENESIS_ID, Sealed, id_key
+from statemachines.facts import Envelope, parse_body
 from statemachines.states import ClusterState
 
 log = structlog.get_logger()
@@ -51,6 +52,8 @@ class Batch:
     skipped: Counter[str] = field(default_factory=Counter)
     doubled: set[str] = field(default_factory=set)
     """Inboxes of skipped duplicates."""
+    spoilt: set[str] = field(default_factory=set)
+    """Inboxes that are to be begun anew: something in them has an id far ahead of the time, and Redis adds only behind it."""
     inboxes: set[str] = field(default_factory=set)
     """Those that something was read from."""
     oldest_ms: int | None = None
@@ -80,8 +83,13 @@ def take_in(core: Core, state: ClusterState, cursors: Mapping[str, str], entries
     """Step the core through `entries` (in the order given), on from `state`, which stays as it is. `now_ms` is Redis TIME."""
     batch = Batch(state, dict(cursors))
     for entry in entries:
-        _take_one(core, batch, entry, now_ms)
-        batch.cursors[entry.inbox] = entry.id
+        if entry.inbox in batch.spoilt:
+            continue
+        if _spoils(entry, now_ms):
+            _begin_anew(core, batch, entry, now_ms)
+        else:
+            _take_one(core, batch, entry, now_ms)
+            batch.cursors[entry.inbox] = entry.id
         batch.inboxes.add(entry.inbox)
         if batch.oldest_ms is None:
             batch.oldest_ms = entry.ms
@@ -101,7 +109,7 @@ def _take_one(core: Core, batch: Batch, entry: InboxEntry, now_ms: int) -> None:
             batch.doubled.add(entry.inbox)
         return
     try:
-        arrival = Arrival(entry.inbox, entry.id, envelope, _body(entry, envelope, now_ms))
+        arrival = Arrival(entry.inbox, _arrival_id(entry, now_ms), envelope, parse_body(envelope, entry.inbox))
     except ValueError as error:
         _set_aside(core, batch, entry, envelope, f"invalid: {_first(error)}")
         return
@@ -114,10 +122,26 @@ def _take_one(core: Core, batch: Batch, entry: InboxEntry, now_ms: int) -> None:
     _accept(batch, result)
 
 
-def _body(entry: InboxEntry, envelope: Envelope, now_ms: int) -> AnyFact:
-    if entry.ms > now_ms + AHEAD_MS_MAX:
-        raise ValueError(f"its inbox id is {(entry.ms - now_ms) / 1000:.0f} s ahead of Redis TIME")
-    return parse_body(envelope, entry.inbox)
+def _spoils(entry: InboxEntry, now_ms: int) -> bool:
+    """Whether the id was not given by Redis as its clock is now, in an inbox whose producer keeps its facts and offers them again.
+
+    A node chose it, or Redis's clock was set back. The leader's and the people's inboxes go on: nobody would say it again.
+    """
+    return entry.ms > now_ms + AHEAD_MS_MAX and not entry.inbox.startswith("_")
+
+
+def _begin_anew(core: Core, batch: Batch, entry: InboxEntry, now_ms: int) -> None:
+    """Put the entry aside without counting its number, and drop the inbox with the commit: everything in it comes again, with sound ids."""
+    reason = f"its inbox id is {(entry.ms - now_ms) / 1000:.0f} s ahead of Redis TIME: the inbox is begun anew"
+    _set_aside(core, batch, entry, None, reason)
+    batch.spoilt.add(entry.inbox)
+    batch.cursors[entry.inbox] = GENESIS_ID
+
+
+def _arrival_id(entry: InboxEntry, now_ms: int) -> str:
+    """The id that the log's ids follow: nobody can move the log's clock ahead by the id that a person's word was given."""
+    ahead = entry.inbox == wire.OPERATOR_INBOX and entry.ms > now_ms + AHEAD_MS_MAX
+    return f"{now_ms}-0" if ahead else entry.id
 
 
 def _set_aside(core: Core, batch: Batch, entry: InboxEntry, envelope: Envelope | None, reason: str) -> None:

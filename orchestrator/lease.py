@@ -116,7 +116,8 @@ class Led:
         """The commit that makes `batch` history. Nodes that something was read from learn how far they are, also after a repeat."""
         new = Head(self.head.epoch, self.head.commit + 1, batch.cursors, *_end_of(batch, self.head))
         marks = {inbox: batch.state.sources.get(inbox, {}) for inbox in sorted(batch.inboxes) if not inbox.startswith("_")}
-        return Commit(self.cluster, self.head, new, batch.entries, batch.jobs, marks, batch.quarantined, upon=self.upon)
+        anew = sorted(batch.spoilt)
+        return Commit(self.cluster, self.head, new, batch.entries, batch.jobs, marks, batch.quarantined, upon=self.upon, begun_anew=anew)
 
 
 def _end_of(batch: Batch, head: Head | None) -> tuple[str, str]:

@@ -128,6 +128,8 @@ class MemoryStore:
             server.xadd(wire.quarantine(commit.cluster), fields)
         if commit.owner is not None:
             server.set(wire.owner(commit.cluster), commit.owner)
+        for inbox in commit.begun_anew:
+            server.streams[wire.inbox(commit.cluster, inbox)].clear()
 
     def prepare(self, cluster: str, nodes: Iterable[str]) -> None:
         """Nothing here is slow the first time."""

@@ -135,6 +135,8 @@ class Commit:
     """Set when the commit takes the lead."""
     upon: Head | None = None
     """The head that the lead of `new.epoch` was taken upon; None: there was no history."""
+    begun_anew: Sequence[str] = ()
+    """Inboxes that are dropped: behind the ids in them nothing can be added any more. What was in them is offered again."""
 
     def mark_text(self, node: str) -> str:
         """What the node's mark says: how far its facts are in the log, and the head, from which it sees whether the log lost its tail.

@@ -231,6 +231,7 @@ class RedisStore:
         rest = [*self._job_commands(commit), *_mark_commands(commit), *_quarantine_commands(commit)]
         if commit.owner is not None:
             rest.append(("SET", wire.owner(commit.cluster), commit.owner))
+        rest += [("DEL", wire.inbox(commit.cluster, inbox)) for inbox in commit.begun_anew]
         expected = commit.expected.encode() if commit.expected is not None else ""
         words: list[Any] = [wire.head(commit.cluster), expected, commit.new.encode().rpartition(":")[0] + ":", len(log)]
         for command in (*log, *rest):

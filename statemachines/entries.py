@@ -69,11 +69,14 @@ def id_key(entry_id: str) -> tuple[int, int]:
 
 
 def next_id(last_id: str, wanted: str | None = None) -> str:
-    """The greater of `wanted` (a fact's inbox id) and the last id plus one."""
+    """The greater of `wanted` (a fact's inbox id) and the last id plus one.
+
+    A sequence that is used up is followed by the next millisecond: whoever fills an inbox may choose its ids, and the log goes on.
+    """
     ms, seq = id_key(last_id)
     if wanted is not None and id_key(wanted) > (ms, seq):
         return wanted
-    return f"{ms}-{seq + 1}"
+    return f"{ms}-{seq + 1}" if seq < SEQUENCE_MAX else f"{ms + 1}-0"
 
 
 def time_of(entry_id: str) -> str:
@@ -148,3 +151,5 @@ def from_line(line: bytes, previous_hash: str) -> Sealed:
 
 GENESIS_ID = "0-0"
 GENESIS_HASH = wire.GENESIS_HASH
+SEQUENCE_MAX = 2**64 - 1
+"""The largest second part of a stream id."""

@@ -347,6 +347,16 @@ def test_trimming_forgets_only_what_was_read(world: World) -> None:
     assert world.store.read_inboxes({C: {"n1": ids[200]}}, 1000)[0].id == ids[201]
 
 
+def test_an_inbox_is_begun_anew_with_a_commit(world: World) -> None:
+    """What is in it is gone together with its cursor, and what comes then is read from the beginning; other inboxes stay."""
+    for inbox in ("n1", "n2"):
+        world.deliver(inbox, "before")
+    head = committed(world, commit_after(None, entry(None), cursors={"n1": GENESIS_ID}, begun_anew=["n1"]))
+    world.deliver("n1", "after")
+    read = world.store.read_inboxes({C: {**head.cursors, "n2": GENESIS_ID}}, 1000)
+    assert [(one.inbox, one.raw) for one in read] == [("n1", b"after"), ("n2", b"before")]
+
+
 def test_only_the_leading_epoch_may_append(world: World) -> None:
     """A leader of an older epoch cannot put its observations into the leader's inbox."""
     assert not world.store.append_leader_facts(C, 1, ["x"])

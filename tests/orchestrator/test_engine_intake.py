@@ -141,13 +141,32 @@ def test_a_quarantined_number_counts_as_applied() -> None:
     assert batch.skipped == {"duplicate": 1}
 
 
-def test_an_id_from_the_future_is_put_aside() -> None:
-    """An inbox id more than 5 s ahead of Redis was not given by Redis; the log's own ids stay in the present."""
-    entries = [entry(envelope(1), 5_001), entry(envelope(2), 5_002)]
+def test_an_id_from_the_future_begins_its_inbox_anew() -> None:
+    """An inbox id more than 5 s ahead of Redis is put aside, once; its number does not count, the inbox is dropped, the log stays in the
+    present (I5)."""
+    entries = [entry(envelope(1), 1), entry(envelope(2), 5_001), entry(envelope(3), 5_002), entry("rubbish", 5_003)]
     batch = take_in(Core(), new_state(C), {"n1": "0-0"}, entries, NOW_MS)
-    assert [one.reason for one in batch.quarantined] == ["invalid: its inbox id is 5 s ahead of Redis TIME"] * 2
-    assert batch.state.last_id < str(NOW_MS)
-    assert take_in(Core(), new_state(C), {"n1": "0-0"}, [entry(envelope(1), 5_000)], NOW_MS).quarantined == []
+    assert [one.reason for one in batch.quarantined] == ["its inbox id is 5 s ahead of Redis TIME: the inbox is begun anew"]
+    assert (applied(batch), batch.spoilt, batch.cursors) == (["s:1"], {"n1"}, {"n1": "0-0"})
+    assert batch.state.last_id < str(NOW_MS + 2)
+    again = take_in(Core(), batch.state, batch.cursors, [entry(envelope(2), 2), entry(envelope(3), 5_000)], NOW_MS)
+    assert (applied(again), again.spoilt) == (["s:2", "s:3"], set())
+
+
+def test_what_nobody_would_say_again_is_taken_whatever_its_id() -> None:
+    """The leader's facts and a person's count even with ids from the future; a person's does not move the log's clock."""
+    asked = envelope(1, "PauseRequested", {"by": "a", "why": ""})
+    batch = take_in(Core(), new_state(C), {}, [entry(asked, 60_000, wire.OPERATOR_INBOX, 2**64 - 1)], NOW_MS)
+    assert (applied(batch), batch.spoilt, batch.state.last_id) == (["s:1"], set(), f"{NOW_MS}-0")
+    ahead = envelope(1, "NodeLost", {"node": "n1"})
+    batch = take_in(Core(), new_state(C), {}, [entry(ahead, 60_000, wire.LEADER_INBOX)], NOW_MS)
+    assert (applied(batch), batch.spoilt, batch.state.last_id) == (["s:1"], set(), f"{NOW_MS + 60_000}-0")
+
+
+def test_a_used_up_sequence_does_not_stop_the_log() -> None:
+    """An inbox id with the largest sequence is sound for Redis, and the log goes on behind it with ids that Redis takes."""
+    batch = take_in(Core(), new_state(C), {}, [entry(envelope(1), 0, seq=2**64 - 1), entry("rubbish", 1, "n2")], NOW_MS)
+    assert [sealed.entry.id for sealed in batch.entries] == [f"{NOW_MS}-{2**64 - 1}", f"{NOW_MS + 1}-0"]
 
 
 def test_a_core_that_cannot_even_quarantine_kills_nobody() -> None:
