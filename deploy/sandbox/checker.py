@@ -97,13 +97,13 @@ def agent_first(story: Story) -> Found:
 
 
 def once(story: Story) -> Found:
-    """I7: in one script's run a verb runs once; again only if nobody knows how the first time ended."""
+    """I7: in one script's run a verb runs once; again only if nobody knows how it ended: killed, or no room to write it down."""
     runs: dict[tuple[Run, str, str], list[Verb]] = defaultdict(list)
     for verb in story.verbs:
         if (run := _script_of(story, verb)) is not None:
             runs[run, verb.component, verb.verb].append(verb)
     for verbs in runs.values():
-        if any(first.code is not None for first in verbs[:-1]):
+        if any(first.code is not None and not _disk_was_full(story, first) for first in verbs[:-1]):
             yield f"{verbs[-1]} ran {len(verbs)} times for one script, last {_at(story, verbs[-1].begin)}, though the end was known"
 
 
@@ -258,7 +258,12 @@ def _take(times: list[tuple[float, float]], begin: float) -> bool:
 def _untold(story: Story, verb: Verb) -> bool:
     """Its fact may never have reached the disk: that was full, or the power was cut at that moment."""
     cut = any(abs(r["time"] - verb.begin) < 1.0 for r in story.of("driver", "node killed", node=verb.node))
-    return cut or any(f.kind == "disk-full" and f.on == verb.node and f.touches(verb.begin - 3, verb.begin + 3) for f in story.faults)
+    return cut or _disk_was_full(story, verb)
+
+
+def _disk_was_full(story: Story, verb: Verb) -> bool:
+    end = verb.begin if verb.end is None else verb.end
+    return any(f.kind == "disk-full" and f.on == verb.node and f.touches(verb.begin - 3, end + 3) for f in story.faults)
 
 
 def folds_to_the_state(story: Story) -> Found:

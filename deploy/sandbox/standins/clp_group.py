@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .clp_controls import Controls
+from .clp_membership import read_boot
 from .clp_resources import Failed, FloatingIp, Resident, Script, SharedDisk
 from .place import Place, ask_json
 
@@ -34,6 +35,7 @@ class View:
 
     Attributes:
         owner: the node that has it, in whatever state; None when it is stopped or between two nodes.
+        boot: the boot id under which the owner started it: a node that was reset has it no more, however soon it is back.
         heir: the node that was asked to start it next.
         event: CLP_EVENT of the running instance's start.
         previous: the node it came from.
@@ -42,6 +44,7 @@ class View:
     generation: int = 0
     revision: int = 0
     owner: str | None = None
+    boot: str = ""
     heir: str | None = None
     state: str = OFFLINE
     event: str = ""
@@ -71,6 +74,7 @@ class Group:
 
     def __init__(self, place: Place, members: Callable[[], list[str]], tell: Callable[[], None], controls: Controls) -> None:
         self._place = place
+        self._boot = read_boot(place)
         self._members = members
         self._tell = tell
         self._controls = controls
@@ -196,9 +200,10 @@ class Group:
             generation: the newest one that whoever asks knows of.
         """
         with self.changed:
-            if self.view.owner == self._place.node and self.view.state == ONLINE:
+            if (self.view.owner, self.view.boot) == (self._place.node, self._boot) and self.view.state == ONLINE:
                 return
-            self.view = View(generation=max(generation, self.view.generation) + 1, owner=self._place.node, state=GOING_UP)
+            newest = max(generation, self.view.generation)
+            self.view = View(generation=newest + 1, owner=self._place.node, boot=self._boot, state=GOING_UP)
             self.change(event=event, previous=previous, resources=self._all_resources(OFFLINE), monitors=self._all_monitors(OFFLINE))
         self._place.record("cluster", "group-activation-begin", event=event, previous=previous, tried=list(tried))
         try:

@@ -6,7 +6,8 @@ Rules it follows, each in ``_Cluster.tick``:
   Otherwise it joins once it has heard all other nodes, or after ``startup_grace_s``.
 - While the group has never been started since the cluster came up, the first member in policy order starts it, as soon as all nodes are
   members or the grace is over. After ``clpgrp -t`` it stays stopped.
-- If the node that has the group, or was asked to start it, is dead, the first member in policy order takes over with FAILOVER.
+- If the node that has the group, or was asked to start it, is dead, or is back under another boot id, the first other member in policy
+  order takes over with FAILOVER.
 - While the cluster is suspended none of this happens.
 
 Control protocol (TCP, loopback, one JSON object each way): ``status``, ``start``, ``stop``, ``move``, ``activate``, ``log``, ``leave``,
@@ -106,10 +107,17 @@ class _Cluster:
     def _take_over_if_orphaned(self) -> None:
         view = self.group.seen()
         holder = view["heir"] or view["owner"]
-        if holder in (None, self.place.node) or self.membership.alive(holder) or not self._first():
+        if holder is None or self._holds(holder, view):
+            return
+        others = [name for name in self.membership.members() if name != holder]
+        if (others or [holder])[0] != self.place.node:
             return
         if time.monotonic() - self.started > self.membership.timeout_s:  # before that, not heard does not mean dead
             self.group.enqueue(lambda: self._take_over(view["owner"] or view["previous"]))
+
+    def _holds(self, holder: str, view: dict[str, Any]) -> bool:
+        boot = self.boot if holder == self.place.node else self.membership.peers[holder].boot
+        return self.membership.alive(holder) and (view["owner"] is None or view["boot"] in ("", boot))
 
     def _take_over(self, previous: str | None) -> None:
         self.place.record("cluster", "group-takeover", previous=previous)
