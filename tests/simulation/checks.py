@@ -147,8 +147,13 @@ class Checks:
         if self.world.seed % AGAIN_EVERY == 0:
             for difference in replay.verify(entries):
                 self.violate("I6", f"decided again: {difference}")
-        for words in (*records.verbs_asked_for(self.world), *records.verbs_once(self.world), *records.facts_once(self.world, entries)):
-            self.violate(*words.split(": ", 1))
+        world = self.world
+        for found in (
+            records.verbs_asked_for(world), records.verbs_once(world), records.facts_once(world, entries),
+            records.schedules_judged(world, entries), records.watches_right(world),
+        ):  # fmt: skip
+            for words in found:
+                self.violate(*words.split(": ", 1))
         for sealed in entries:
             if sealed.entry.type == "FactQuarantined" and "step raised" in sealed.entry.data["reason"]:
                 self.violate("step", sealed.entry.data["reason"])

@@ -1,6 +1,6 @@
 """A disk in memory, under the names of real paths, so that the real ticket, journal and outbox code works on it.
 
-A `SimPath` is a `PurePosixPath` with those methods of `pathlib.Path` that dcsup's node code uses; the first part of it names the disk
+A `SimPath` is a text with those methods of `pathlib.Path` that dcsup's node code uses; the first part of it names the disk
 (`/node1/dcsup/tickets`). What the code takes from `os` is in `SimOs`.
 
 Each access goes through `Disk.looked` or `Disk.changes`, where a test or the simulation can let others run, let the disk refuse, or end the
@@ -18,7 +18,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from fnmatch import translate
-from pathlib import PurePosixPath
 from random import Random
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -155,39 +154,62 @@ def disk_of(path: object) -> Disk:
     return DISKS[str(path).split("/", 2)[1]]
 
 
-class SimPath(PurePosixPath):
-    """A path on a `Disk`; methods do and raise what those of `pathlib.Path` do."""
+class SimPath(str):
+    """A path on a `Disk`; methods do and raise what those of `pathlib.Path` do. A text, because paths are made and joined all the time."""
 
     __slots__ = ()
+
+    def __truediv__(self, name: object) -> SimPath:
+        return SimPath(f"{self}/{name}")
+
+    @property
+    def name(self) -> str:
+        return self.rpartition("/")[2]
+
+    @property
+    def parent(self) -> SimPath:
+        return SimPath(self.rpartition("/")[0])
+
+    @property
+    def suffix(self) -> str:
+        stem, dot, end = self.name.rpartition(".")
+        return dot + end if stem and end else ""
+
+    @property
+    def stem(self) -> str:
+        return self.name.removesuffix(self.suffix) if self.suffix else self.name
+
+    def with_name(self, name: str) -> SimPath:
+        return self.parent / name
 
     # looking
 
     def exists(self) -> bool:
-        disk, path = disk_of(self), str(self)
+        disk = disk_of(self)
         try:
-            disk.look("exists", path)
+            disk.look("exists", self)
         except OSError:
             return False
-        return path in disk.files or path in disk.folders
+        return self in disk.files or self in disk.folders
 
     def is_dir(self) -> bool:
-        return self.exists() and str(self) in disk_of(self).folders
+        return self.exists() and self in disk_of(self).folders
 
     def is_file(self) -> bool:
-        return self.exists() and str(self) in disk_of(self).files
+        return self.exists() and self in disk_of(self).files
 
     def stat(self) -> Stat:
-        disk, path = disk_of(self), str(self)
-        disk.look("stat", path)
-        if path in disk.folders:
-            return Stat(disk.folders[path], 0, 0o40700)
-        file = disk.file(path)
+        disk = disk_of(self)
+        disk.look("stat", self)
+        if self in disk.folders:
+            return Stat(disk.folders[self], 0, 0o40700)
+        file = disk.file(self)
         return Stat(file.mtime_s, len(file.content), 0o100600)
 
     def read_bytes(self) -> bytes:
-        disk, path = disk_of(self), str(self)
-        disk.look("read", path)
-        return disk.file(path).content
+        disk = disk_of(self)
+        disk.look("read", self)
+        return disk.file(self).content
 
     def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
         text = self.read_bytes().decode(encoding or "utf-8", errors or "strict")
@@ -233,7 +255,7 @@ class SimPath(PurePosixPath):
         disk.change("rename", f"{path} {name}", apply)
         return SimPath(name)
 
-    replace = rename
+    replace = rename  # type: ignore[assignment]  # a path's, which no code calls as a text's
 
     def unlink(self, missing_ok: bool = False) -> None:
         disk, path = disk_of(self), str(self)

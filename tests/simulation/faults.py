@@ -49,12 +49,11 @@ class Strike(NamedTuple):
 def _redis_down(world: World) -> Undo:
     world.net.server.up = False
 
-    def up() -> None:
-        world.net.server.up = True
-        world.net.server.rang.set()
-        world.net.server.queued.set()
+    return world.net.server.restart
 
-    return up
+
+def _redis_restarts(world: World) -> None:
+    world.net.server.restart()
 
 
 def _redis_stalls(world: World) -> None:
@@ -187,6 +186,7 @@ def _all_orchestrators_killed(world: World) -> Undo:
 CENTRAL: dict[str, Kind] = {
     "Redis down": Kind(_redis_down, 1.0, (0.5, 8.0)),
     "Redis gone for long": Kind(_redis_down, 0.5, (20.0, 60.0)),
+    "Redis restarts": Kind(_redis_restarts),
     "Redis stalls": Kind(_redis_stalls),
     "Redis full": Kind(_redis_full, 0.7, (2.0, 15.0)),
     "Redis fails over and lost its tail": Kind(_redis_fails_over, 1.0, (0.3, 4.0)),
@@ -227,13 +227,14 @@ def _strike(world: World, kinds: dict[str, Kind], after_s: tuple[float, float]) 
 def _blows(world: World) -> dict[str, Kind]:
     """What the cluster manager acts on."""
     found = {name: Kind(_on_active(name, blow=True), 1.0, NODE_LASTS_S) for name in _some_node(world).blows}
-    return found | {name: Kind(_of_cluster(name, blow=True), 1.0, NODE_LASTS_S) for name in world.cluster.blows}
+    found |= {name: Kind(_of_cluster(name, blow=True), 1.0, NODE_LASTS_S) for name in world.cluster.blows}
+    return found | {name: Kind(_of_people(name, blow=True), 1.0) for name in world.operators.blows}
 
 
 def _troubles(world: World) -> dict[str, Kind]:
     found = {name: Kind(_on_some_node(name), 0.6, NODE_LASTS_S) for name in _some_node(world).faults}
     found |= {name: Kind(_of_cluster(name, blow=False), 0.6, NODE_LASTS_S) for name in world.cluster.faults}
-    found |= {name: Kind(_of_people(name), 0.6, NODE_LASTS_S) for name in world.operators.faults}
+    found |= {name: Kind(_of_people(name, blow=False), 0.6, NODE_LASTS_S) for name in world.operators.faults}
     return CENTRAL | found
 
 
@@ -279,8 +280,8 @@ def _of_cluster(name: str, *, blow: bool) -> Begin:
     return lambda world: (world.cluster.blows if blow else world.cluster.faults)[name]()
 
 
-def _of_people(name: str) -> Begin:
-    return lambda world: world.operators.faults[name]()
+def _of_people(name: str, *, blow: bool) -> Begin:
+    return lambda world: (world.operators.blows if blow else world.operators.faults)[name]()
 
 
 def heal(world: World) -> None:

@@ -11,9 +11,7 @@ from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-import structlog
-
-from orchestrator import lease, loop
+from orchestrator import clock, history, intake, lease, loop
 from statemachines import entries
 from tests.simulation.engine import START_S, Kernel
 
@@ -46,13 +44,22 @@ class SimTime:
         return self.monotonic()
 
 
+class NoLog:
+    """Says nothing: what the code under test does is seen in its log of events, and what it would say costs time."""
+
+    def _nothing(self, *_: object, **__: object) -> None:
+        """Nobody reads it."""
+
+    debug = info = warning = error = exception = _nothing
+
+
 def orchestrator_patches(kernel: Kernel) -> list[Patch]:
     """The loop looks around less often than in earnest, as everything here is slower: leases and signs of life too."""
     time = SimTime(kernel)
     return [
-        (loop, "time", time), (lease, "time", time), (loop, "SWEEP_S", 2.0), (loop, "STANDBY_S", 1.5), (loop, "TRIM_S", 20.0),
-        (loop, "MAINTENANCE_S", 10.0), (lease.Lease, "renew_every_s", property(lambda self: self.ttl_s / 3)),
-        (entries, "time_of", lambda entry_id: entry_id.partition("-")[0]),
+        *((module, "time", time) for module in (loop, lease, clock)), *((module, "log", NoLog()) for module in (loop, intake, history)),
+        (loop, "SWEEP_S", 5.0), (loop, "STANDBY_S", 5.0), (loop, "TRIM_S", 50.0), (loop, "MAINTENANCE_S", 20.0),
+        (lease.Lease, "renew_every_s", property(lambda self: self.ttl_s / 3)), (entries, "time_of", lambda entry_id: entry_id),
     ]  # fmt: skip
 
 
@@ -68,8 +75,3 @@ def installed(patches: Iterable[Patch]) -> Iterator[None]:
     finally:
         for module, name, value in reversed(before):
             setattr(module, name, value)
-
-
-def quiet() -> None:
-    """The code under test says nothing: what it does is seen in its log, and what it would say costs time."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=False)

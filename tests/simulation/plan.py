@@ -34,7 +34,7 @@ class Plan:
         nodes = ("n1", "n2", "n3")[: dice.choices((2, 3), (4, 1))[0]]
         services = dice.choices(tuple(_SERVICES), (5, 3, 2, 2))[0]
         mode: Literal["supervise", "observe"] = "observe" if dice.random() < 0.08 else "supervise"
-        return cls(nodes, services, mode, dice.choices((1, 2, 3), (2, 5, 1))[0], dice.randint(3, 5), _settings(dice, nodes, services, mode))
+        return cls(nodes, services, mode, dice.choices((1, 2, 3), (2, 5, 1))[0], dice.randint(2, 5), _settings(dice, nodes, services, mode))
 
     def configuration_of(self, node: str) -> Configuration:
         """The whole dcsup.toml of one machine."""
@@ -42,7 +42,7 @@ class Plan:
         paths = {name: _commands(name, kind) for name, kind in zip(names, self._kinds(), strict=True)}
         table = {
             "name": node, "cluster": CLUSTER, "folder": f"/{node}/dcsup", "services": paths, "probe": ["probe"], "clpstat": ["clpstat"],
-            "clpgrp": ["clpgrp"], "view_interval": 15.0 if self.mode == "supervise" else 6.0,
+            "clpgrp": ["clpgrp"], "view_interval": 30.0 if self.mode == "supervise" else 8.0,
         }  # fmt: skip
         return Configuration.model_validate({**self.configuration, "node": table})
 
@@ -60,7 +60,7 @@ def _commands(name: str, kind: str) -> dict[str, Any]:
 
 def _settings(dice: Random, nodes: tuple[str, ...], services: str, mode: str) -> dict[str, Any]:
     cluster = {
-        "mode": mode, "group": GROUP, "nodes": list(nodes), "services": _SERVICES[services], "ack_timeout": 8.0, "node_ttl": 15.0,
+        "mode": mode, "group": GROUP, "nodes": list(nodes), "services": _SERVICES[services], "ack_timeout": 8.0, "node_ttl": 20.0,
         "takeover_deadline": 90.0, "suspicion_deadline": dice.choice((60.0, 120.0)), "probation": 8.0,
         "watch": {
             "interval": 10.0, "poll_limit": 10.0, "first_check_after": 1.0, "startup_interval": 2.0,
@@ -71,4 +71,4 @@ def _settings(dice: Random, nodes: tuple[str, ...], services: str, mode: str) ->
         "schedules": {"probe_interval": 30.0, "settle": 2.0, "deadline": 20.0},
         "clusterpro": {"script_timeout": 200.0},
     }  # fmt: skip
-    return {"redis": {"url": "redis://world"}, "orchestrator": {"lease_ttl": 6.0, "snapshot_every": 100}, "clusters": {CLUSTER: cluster}}
+    return {"redis": {"url": "redis://world"}, "orchestrator": {"lease_ttl": 15.0, "snapshot_every": 100}, "clusters": {CLUSTER: cluster}}

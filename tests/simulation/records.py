@@ -2,9 +2,11 @@
 
 - I1: a verb that a worker ran was asked for by a script of that node that had not ended.
 - I2: a worker started no server while its node's agent had never become healthy since the script was called.
+- I4: a failover that counts as completed has judged the schedules of each service that has some, and left none out.
 - I5: what was numbered on a disk is in the log, once, or it is said there that it was lost.
 - I7: a verb runs once per (ticket, N), unless the first run's end is unknown and its process gone; never two at a time; after a stop
   ended with 0 no older start runs on.
+- I8: a watch script ends with another code than 0 only after a dcstatus on that node was not 0.
 """
 
 from __future__ import annotations
@@ -162,3 +164,30 @@ def facts_once(world: World, entries: Iterable[Sealed]) -> Iterator[str]:
                 yield f"I5: {kind} {source_id} of {node.name} is not in the log"
             elif found is not None and found not in (kind, "FactQuarantined", "FactsDropped"):
                 yield f"I5: {source_id} of {node.name} was {kind}, and the log has {found}"
+
+
+def schedules_judged(world: World, entries: Iterable[Sealed]) -> Iterator[str]:
+    """I4."""
+    owners = {service.name for service in world.settings.services if service.owns_schedules}
+    names = set(next(iter(world.nodes.values())).services.shared.automatic)
+    for sealed in entries:
+        record = sealed.entry.data.get("failover")
+        if sealed.entry.type != "FailoverEnded" or record is None or record["outcome"] != "completed":
+            continue
+        judged = {one["service"]: {schedule["name"] for schedule in one["schedules"]} for one in record["judgements"]}
+        if judged.keys() != owners:
+            yield f"I4: failover {record['id']} is completed, and judged are the schedules of {sorted(judged)}"
+        for service, told in judged.items():
+            if told and not told >= names:
+                yield f"I4: failover {record['id']}: of {service} only {sorted(told)} are accounted for"
+
+
+def watches_right(world: World) -> Iterator[str]:
+    """I8."""
+    for call in world.cluster.scripts:
+        if call.kind == "watch" and call.code and not any(_bad_answers(world.nodes[call.node], call)):
+            yield f"I8: the watch script of {call.node} ended with {call.code} at {call.ended_s:.2f}, and no dcstatus had been bad"
+
+
+def _bad_answers(node: Node, call: ScriptCall) -> Iterator[bool]:
+    return (answer.code not in (0, None) and call.began_s <= answer.at_s <= (call.ended_s or inf) for answer in node.services.answers)

@@ -27,7 +27,10 @@ T = TypeVar("T")
 Committed = Callable[[Sequence[Commit], Sequence[CommitAnswer]], None]
 """Told of every commit that was asked for, and what came of it."""
 
-LATENCY_S = (0.001, 0.02)
+LATENCY_S = (0.001, 0.05)
+SEEN = 0.2
+"""Of so many requests on a good line the time is seen: then others run meanwhile. More would tell nothing and take its time."""
+
 TIMEOUT_S = 2.0
 """Of every client, as workers/redisclient.py and orchestrator/redis_store.py set it."""
 
@@ -71,6 +74,8 @@ class Server(MemoryRedis):
         self.went_back_to_s: list[tuple[float, float]] = []
         """(when, to what time): each loss of the last writes."""
         self.clock_offset_s = 0.0
+        self.lives = 1
+        """How often it was started: a connection to an earlier life is reset."""
         self._copy: tuple[float, Data] | None = None
 
     def tick(self) -> None:
@@ -78,6 +83,13 @@ class Server(MemoryRedis):
         self.clock_ms = int((START_S + self.kernel.now_s + self.clock_offset_s) * 1000)
 
     # --- what happens to it
+
+    def restart(self) -> None:
+        """It has what it had; every connection is reset."""
+        self.up = True
+        self.lives += 1
+        self.rang.set()
+        self.queued.set()
 
     def lag(self) -> None:
         """From now on its replica lags behind."""
@@ -92,8 +104,9 @@ class Server(MemoryRedis):
         self.went_back_to_s.append((self.kernel.now_s, at_s))
         self.keys, self.expiry_ms = data.keys, data.expiry_ms
         for ours, theirs in ((self.streams, data.streams), (self.queues, data.queues)):
-            ours.clear()  # type: ignore[attr-defined]
-            ours.update(theirs)  # type: ignore[attr-defined]
+            ours.clear()
+            ours.update(theirs)
+        self.restart()
 
     def _data(self) -> Data:
         streams = {name: list(entries) for name, entries in self.streams.items()}
@@ -114,8 +127,8 @@ class Line:
     timeout_s: float = TIMEOUT_S
     is_cut: bool = False
     badness: float = 0.0
-    busy_until_s: float = 0.0
-    """Requests of one connection overtake each other only by being late."""
+    life: int = 0
+    """The server's, to which it is connected; 0: to none."""
 
     def call(self, serve: Callable[[], T], *, grows: bool = False) -> T:
         """Send a request and wait for its answer.
@@ -124,7 +137,8 @@ class Line:
             Unreachable, NoAnswer, Full: see there.
         """
         kernel = self.server.kernel
-        kernel.sleep(kernel.dice.uniform(*LATENCY_S))
+        if self.is_cut or self.badness or kernel.dice.random() < SEEN:
+            kernel.sleep(kernel.dice.uniform(*LATENCY_S))
         trouble = kernel.dice.choice(TROUBLES) if self.badness and kernel.dice.random() < self.badness else ""
         if trouble:
             self.count(trouble)
@@ -134,8 +148,7 @@ class Line:
             self._later(serve, grows, kernel.dice.uniform(0.5, 2 * self.timeout_s))
             self._give_up()
         self._wait_out_stall(serve, grows)
-        if not self.server.up:
-            raise Unreachable("connection refused")
+        self._connect()
         if trouble == "request doubled":
             self._served(serve, grows)
         answer = self._served(serve, grows)
@@ -144,6 +157,14 @@ class Line:
         if trouble == "answer slow":
             kernel.sleep(kernel.dice.uniform(0.1, 0.9 * self.timeout_s))
         return answer
+
+    def _connect(self) -> None:
+        if not self.server.up:
+            self.server.kernel.sleep(LATENCY_S[1])
+            raise Unreachable("connection refused")
+        before, self.life = self.life, self.server.lives
+        if before not in (0, self.server.lives):
+            raise Unreachable("connection reset")
 
     def _served(self, serve: Callable[[], T], grows: bool) -> T:
         self.server.tick()

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.simulation import coverage, installing, story
+from tests.simulation import coverage, story
 from tests.simulation.world import Outcome, World
 
 CHUNK = 20
@@ -92,5 +92,4 @@ def _report(tally: coverage.Tally, took_s: float, file: str | None) -> None:
 
 def main() -> int:
     chosen = _arguments()
-    installing.quiet()
     return _one(chosen.seed, chosen.trace) if chosen.seed is not None else _many(chosen)

@@ -30,6 +30,9 @@ from workers.settings import NodeConfiguration
 BEGIN_S = 120.0
 """How long the first start may take."""
 
+ROUND_S = (15.0, 45.0)
+"""How long a round lasts at least: faults may strike while the last one's consequences last."""
+
 CALM_S = 150.0
 """How long a round's consequences are waited for before the next one; it begins whether they are over or not."""
 
@@ -76,6 +79,7 @@ class World:
         self.cluster_name = CLUSTER
         self.notes: list[Note] = []
         self._excused_s: dict[str, float] = {}
+        self._is_healed = False
         self.counts: Counter[str] = Counter()
         self.rules: Counter[str] = Counter()
         disk.DISKS.clear()
@@ -132,9 +136,9 @@ class World:
         with installed(self._patches()):
             try:
                 self._live()
+                return self._outcome()
             finally:
                 self.kernel.stop()
-        return self._outcome()
 
     def _patches(self) -> list[Patch]:
         fire = StateMachine.fire
@@ -169,12 +173,14 @@ class World:
         begin_s = self.kernel.now_s
         for fault in faults.of_a_round(self):
             self._strike(fault)
-        self.pass_time(self.dice.uniform(20.0, 60.0))
+        self.pass_time(self.dice.uniform(*ROUND_S))
         while self.kernel.now_s < begin_s + CALM_S and not self.is_well and not self.checks.violations:
             self.pass_time(STEP_S)
 
     def _strike(self, fault: faults.Strike) -> None:
         def strike() -> None:
+            if self._is_healed:
+                return
             self.count(fault.kind)
             self.note(f"FAULT {fault.kind}" + (f" for {fault.lasts_s:.1f} s" if fault.lasts_s else ""))
             undo = fault.begin(self)
@@ -184,7 +190,7 @@ class World:
         self.later(fault.after_s, strike)
 
     def _heal(self) -> None:
-        self.pass_time(30.0)  # what was planned for later is over
+        self._is_healed = True
         self.note("HEALED")
         faults.heal(self)
         self._until_well(HEAL_S)
