@@ -156,6 +156,8 @@ class Launcher:
             raise Refusal("no-ticket")
         if ticket.state not in ("open", "worker"):
             raise Refusal("not-claimed", f"the ticket is {ticket.state}")
+        if tickets.has_twin(self.folder, ticket):
+            raise Refusal("not-claimed", "the ticket has two states at once: the disk is damaged")
         if ticket.boot != self.spec.boot:
             raise Refusal("other-boot")
         if not tickets.is_alive(self.folder, ticket.id):

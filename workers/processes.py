@@ -31,6 +31,9 @@ from typing import Any, NamedTuple
 _PAUSE_S = 0.02
 """Between two looks at whether something is gone."""
 
+_PID_LAST = 2**31 - 1
+"""The highest process id that a system call takes; a damaged name or file may hold any number."""
+
 _PS_ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC0"}
 """`ps` prints births in the caller's language and time zone; a service and a script may have different ones."""
 
@@ -85,7 +88,7 @@ if sys.platform == "win32":  # never run: see above
         return born(pid) == birth
 
     def group_alive(pid: int, birth: str) -> bool:
-        return alive(pid, birth)
+        return 0 < pid <= _PID_LAST and alive(pid, birth)
 
     def _end_group(pid: int) -> None:
         handle = _kernel.OpenProcess(_TERMINATE, False, pid)
@@ -139,8 +142,8 @@ else:
 
     def group_alive(pid: int, birth: str) -> bool:
         """Whether the group that was led by process (`pid`, `birth`) has a member that is not a zombie."""
-        if pid <= 1:
-            return False  # kill(-1) and kill(-0) mean something else altogether
+        if not 1 < pid <= _PID_LAST:
+            return False  # kill(-1) and kill(-0) mean something else altogether, and the system has no higher ones
         now = born(pid)
         if now is not None and now != birth:
             return False

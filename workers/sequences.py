@@ -131,7 +131,10 @@ class DiskSequence:
     def begin_new_stream(self) -> str:
         """Give this outbox a new identity; what waits in it keeps its numbers."""
         self.stream = secrets.token_hex(6)
-        files.write_aside(self.folder / "stream", self.stream + "\n")
+        path = self.folder / "stream"
+        if path.is_dir():
+            path.replace(self.damaged / f"stream-{self.stream}")
+        files.write_aside(path, self.stream + "\n")
         return self.stream
 
     def _known_stream(self) -> str | None:
@@ -215,7 +218,7 @@ class DiskSequence:
         for path in self.numbered.iterdir():
             match = _NUMBERED.fullmatch(path.name)
             if match and int(match[1]) < seq:
-                path.unlink(missing_ok=True)
+                files.remove(path)
 
 
 def _is_passing(error: Exception) -> bool:

@@ -82,6 +82,8 @@ class Verdict(NamedTuple):
 def commands_of(fields: dict[str, str]) -> list[Command]:
     """The commands in a ticket's content; a list that is not whole counts as empty, for half of it is not what the script asked."""
     count = files.to_int(fields.get("commands")) or 0
+    if count > len(fields):
+        return []  # a damaged number: nobody may be kept busy by counting up to it
     commands = [Command(n, fields.get(f"{n}.service", ""), fields.get(f"{n}.verb", "")) for n in range(1, count + 1)]
     return commands if all(command.service and command.verb for command in commands) else []
 
@@ -127,6 +129,13 @@ def find(node_folder: Path, ticket: str) -> Ticket | None:
             if found.id == ticket and found.path.exists():
                 return found
     return None
+
+
+def has_twin(node_folder: Path, ticket: Ticket) -> bool:
+    """Whether the ticket is on the disk under another name too. Renames never make that; a damaged disk may, and then a rename decides
+    nothing (N2): the script and the worker could each have one."""
+    twins = [other.path for other in listing(node_folder) if other.id == ticket.id and other.path != ticket.path]
+    return any(path.exists() and ticket.path.exists() for path in twins)
 
 
 def _rename(ticket: Ticket, state: str) -> Ticket | None:

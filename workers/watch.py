@@ -104,12 +104,17 @@ class GroundWatch:
 
     def _end(self, path: Path) -> End | None:
         ticket, _, rest = path.name.partition(".")
-        _, _, state = rest.partition(".")
+        n, _, state = rest.partition(".")
         parsed = tickets.parse(Path(f"{ticket}.done"))
         if parsed is None or parsed.boot != self._boot or state not in journal.ENDS:
             return None
-        service = (files.read_fields(path) or {}).get("service", "")
+        service = (files.read_fields(path) or {}).get("service") or self._service_of(ticket, n)
         return End(ticket, parsed.kind, service, state)
+
+    def _service_of(self, ticket: str, n: str) -> str:
+        """Which service command n is about, as the ticket's list has it: the entry's name says that it ended, its content is damaged."""
+        found = tickets.find(self._folder, ticket)
+        return next((command.service for command in found.commands() if str(command.n) == n), "") if found is not None else ""
 
 
 def _age(path: Path) -> int:

@@ -18,16 +18,16 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 
 import redis
 
 from statemachines import wire
-from workers import files, logs, outbox, reaper, tickets, watch
+from workers import files, logs, outbox, permissions, reaper, tickets, watch
 from workers.courier import BACKOFF_LAST_S
 from workers.forwarder import Forwarder
 from workers.keys import Keyring
@@ -121,8 +121,8 @@ class Every:
 class Worker:
     """The parent process's loop."""
 
-    def __init__(self, settings: NodeConfiguration, config: str, boot: str, log: Any) -> None:
-        """Take over the node folder.
+    def __init__(self, settings: NodeConfiguration, config: str, boot: str, log: Any, stopping: threading.Event) -> None:
+        """Take over the node folder; whoever sets `stopping` ends it.
 
         Raises:
             OSError: it cannot be written.
@@ -131,27 +131,36 @@ class Worker:
         self.node, self.cluster = settings.node, settings.cluster
         self.keys = Keyring(settings.whole, settings.node)
         self.keys.load()
+        self._configuration, self._config = settings.whole, config
         self.folder, self.boot, self.log = Path(self.node.folder), boot, log
         self.client = client_of(settings.whole.redis)
         self.forwarder = Forwarder(self.folder, self.node.cluster, self.node.name, boot, self.client, log)
         self.children = [Child("cmd", config, log), Child("watch", config, log)]
-        self.stopping = False
+        self.stopping = stopping
         self._watch_may_be_lost = True
         self._alive = Every(self.cluster.node_ttl / 4)
         self._tend, self._seed = Every(TEND_EVERY_S), Every(SEED_EVERY_S)
         self._reap, self._prune = Every(REAP_EVERY_S), Every(PRUNE_EVERY_S)
         self._pause_until = 0.0
 
-    def run(self) -> None:
-        """Everything until told to stop, and an orderly end."""
+    def run(self, lock: IO[str]) -> None:
+        """Everything until told to stop, or until the folder is not the one any more whose `lock` is held; and an orderly end.
+
+        What this process knows of a folder that was removed, or that another was put in the place of (a restored backup), is worth
+        nothing: then it writes no more into it, and it must be taken over anew.
+        """
         self._report_joined()
         self._say_what_is_open()
         try:
-            while not self.stopping:
+            while not self.stopping.is_set() and holds(lock, self.folder):
                 self.step(time.monotonic())
                 time.sleep(self.forwarder.pause_s)
         finally:
+            self._end_children()
+        if holds(lock, self.folder):
             self._leave()
+        else:
+            self.log.error("the node folder was removed or replaced; taking it over anew", folder=str(self.folder))
 
     def step(self, now: float) -> None:
         """One round. Nothing in it may end the loop: what fails is logged and tried again next time."""
@@ -175,6 +184,8 @@ class Worker:
             action()
         except OSError as error:
             self.log.error(f"{what} failed", error=str(error))
+        except Exception:  # our own mistake, met by something in the folder that nobody thought of: forwarding must go on
+            self.log.exception(f"{what} failed")
 
     # -- Redis
 
@@ -227,10 +238,10 @@ class Worker:
         tickets.prune(self.folder)
         damaged = sorted((self.folder / "outbox" / "damaged").iterdir())
         for path in damaged[:-DAMAGED_KEPT]:
-            path.unlink(missing_ok=True)
+            files.remove(path)
         for path in self.folder.glob(f"*/{files.ASIDE}*"):  # whoever wrote it died; a living writer needs no hour
             if time.time() - path.stat().st_mtime > ASIDE_KEPT_S:
-                path.unlink(missing_ok=True)
+                files.remove(path)
 
     # -- beginning and end
 
@@ -241,18 +252,27 @@ class Worker:
         """What an attacker could use; nothing is refused for it, for a worker that does not run would be the worse fault."""
         if not self.keys.is_known:
             self.log.warning("jobs are not signed: who may write to this node's queues makes it act; run `dcsup render redis`")
+        # In a thread: the system's answer may take its time, and nothing waits for it.
+        threading.Thread(target=self._say_who_else_may, daemon=True).start()
 
-    def stop(self, signum: int, frame: FrameType | None) -> None:
-        """SIGTERM, SIGINT."""
-        self.stopping = True
+    def _say_who_else_may(self) -> None:
+        try:
+            seen = permissions.look_at_node(self._configuration, self._config)
+        except OSError as error:
+            self.log.warning("permissions cannot be seen", error=str(error))
+            return
+        for objection in permissions.objections(seen):
+            self.log.warning("others have access that they should not have; `dcsup check --node` says what to do", what=objection)
 
-    def _leave(self) -> None:
+    def _end_children(self) -> None:
         self.log.info("stopping")
         for child in self.children:
             child.tell_to_stop()
         until = time.monotonic() + STOP_LIMIT_S
         for child in self.children:
             child.see_gone(until)
+
+    def _leave(self) -> None:
         self.forwarder.reporter.report("NodeLeft", {"reason": "told to stop"})
         self.forwarder.drain(LAST_FORWARD_S)
 
@@ -304,12 +324,24 @@ def _lock(lock: IO[str]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def holds(lock: IO[str], folder: Path) -> bool:
+    """Whether the folder's lock is the one that this process has: nobody removed the folder, or put another in its place."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), (folder / "worker.lock").stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # a disk that does not answer just now is no other folder
+
+
 def prepare_folder(folder: Path) -> None:
-    """Make the node folder and what is in it.
+    """Make the node folder and what is in it: for this user alone, if it is new; whose folder it was before is left as it is.
 
     Raises:
         OSError: it cannot be made or written.
     """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     for name in ("outbox", "tickets", "journal", "watch"):
         (folder / name).mkdir(parents=True, exist_ok=True)
 
@@ -320,21 +352,27 @@ def run(config_path: str | Path) -> int:
     Returns:
         The exit code: 0 told to stop, 2 the configuration or the node folder is not usable (said on standard error).
     """
-    try:
-        settings = load_node(config_path)
-        folder = Path(settings.node.folder)
-        prepare_folder(folder)
-        lock = lock_folder(folder)
+    stopping = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stopping.set())
+    while not stopping.is_set():
+        try:
+            _run_once(config_path, stopping)
+        except (ValueError, OSError) as error:
+            print(f"dcsup worker: {error}", file=sys.stderr)  # noqa: T201
+            return 2
+    return 0
+
+
+def _run_once(config_path: str | Path, stopping: threading.Event) -> None:
+    """Take over the node folder, and work for as long as it is there."""
+    settings = load_node(config_path)
+    folder = Path(settings.node.folder)
+    prepare_folder(folder)
+    with lock_folder(folder) as lock:
         boot = outbox.boot_id(list(settings.node.boot) if settings.node.boot else None)
         log = logs.configure("worker", settings.node.name)
-        worker = Worker(settings, str(config_path), boot, log)
-    except (ValueError, OSError) as error:
-        print(f"dcsup worker: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    signal.signal(signal.SIGTERM, worker.stop)
-    signal.signal(signal.SIGINT, worker.stop)
-    log.info("worker started", pid=os.getpid(), cluster=settings.node.cluster, folder=str(folder), boot=boot)
-    with lock:
-        worker.run()
+        worker = Worker(settings, str(config_path), boot, log, stopping)
+        log.info("worker started", pid=os.getpid(), cluster=settings.node.cluster, folder=str(folder), boot=boot)
+        worker.run(lock)
     log.info("worker stopped")
-    return 0

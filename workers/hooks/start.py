@@ -19,6 +19,10 @@ class StartCall(Call):
             return False
         return status.status == "healthy" and status.verified and status.ticket == self.ticket_id
 
+    def waits_for_poll(self, entry: journal.Entry, status: statuses.Status) -> bool:
+        """Polls that are about another start, for the watch did not hear of this one, settle nothing."""
+        return super().waits_for_poll(entry, status) and status.ticket == self.ticket_id
+
 
 def run(argv: list[str]) -> tuple[int, str]:
     return StartCall(Options(argv, OPTIONS)).run()

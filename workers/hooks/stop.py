@@ -30,8 +30,10 @@ class StopCall(Call):
         return super().is_reached(look) and look.ticket is not None and not older_process_lives(self.folder, self.boot, look.ticket)
 
     def waits_for_poll(self, entry: journal.Entry, status: statuses.Status) -> bool:
-        told_nothing = status.status == "unknown" and entry.mono_s is not None and (status.mono or 0.0) > entry.mono_s
-        return entry.state in ("ok", "fail") and not told_nothing
+        """Not after an end whose time is unknown (a damaged entry: no poll is later), and not when a later poll told nothing."""
+        if entry.state not in ("ok", "fail") or entry.mono_s is None:
+            return False
+        return status.status != "unknown" or (status.mono or 0.0) <= entry.mono_s
 
 
 def run(argv: list[str]) -> tuple[int, str]:

@@ -57,6 +57,7 @@ pid=$7
 born=$8
 boot=$boot
 mono=
+up=$(now_s)
 wall=$(wall_s)
 "
     shift 8
@@ -80,17 +81,28 @@ record_lost() {
 
 # limit_of TICKET N: sets $until_s, when the command's limit has passed (with 2 s for its launcher to end it by itself). Found once for
 # each command: without a journal entry, or with one from before the clock was set, a limit that is found anew would never be reached.
+# The younger of two ages counts: by the wall clock, and by the clock since the boot. One that was set forwards makes no command old.
 limit_known=
 limit_of() {
     [ "$limit_known" != "$1.$2" ] || return 0
     limit_known=$1.$2
     until_s=$(($(now_s) + DCSUP_COMMAND_LIMIT + 2))
     field_of "$journal/$1.$2.start" wall || return 0
-    lo_began=${field%%.*}
-    case $lo_began in '' | *[!0-9]* | ????????????*) return 0 ;; esac
-    lo_age=$(($(wall_s) - lo_began))
+    whole_seconds "$field" || return 0
+    lo_age=$(($(wall_s) - seconds))
+    field_of "$journal/$1.$2.start" mono || field_of "$journal/$1.$2.start" up
+    if whole_seconds "$field"; then
+        lo_young=$(($(now_s) - seconds))
+        if [ "$lo_young" -ge 0 ] && [ "$lo_young" -lt "$lo_age" ]; then lo_age=$lo_young; fi
+    fi
     [ "$lo_age" -lt 0 ] || until_s=$((until_s - lo_age))
     return 0
+}
+
+# whole_seconds READING: sets $seconds; fails when it is no clock's reading
+whole_seconds() {
+    seconds=${1%%.*}
+    case $seconds in '' | *[!0-9]* | ????????????*) return 1 ;; esac
 }
 
 # ---- N6: clear the ground ---------------------------------------------------------------------------------------------------------
