@@ -157,7 +157,10 @@ class Taker:
         taking, head = self._settled(cluster)
         if taking is None or head is None:
             self.store.prepare(cluster, settings.nodes)
-            taking = self.unanswered[cluster] = self._prepared(cluster, settings, epoch_seen)
+            taking = self._prepared(cluster, settings, epoch_seen)
+            if not self.lease.may_try(self.store.leaders([cluster])[cluster]):
+                return None  # it was taken while we folded, or before: the take-over would be upon that one's head, and take it away again
+            self.unanswered[cluster] = taking
             [answer] = self.store.commit([taking.commit])
             del self.unanswered[cluster]
             if answer.head is None and answer.trouble is not None:

@@ -303,6 +303,7 @@ class Orchestrator:
             self._look_at_clock()  # before a lease is called over, the clock is asked
         for cluster in free if time.monotonic() >= self._contest_from else ():
             self._try_to_lead(cluster)
+            self.lease.renew(self._store, if_due=True)  # many clusters take longer than a lease lasts
 
     def _try_to_lead(self, cluster: str) -> None:
         if time.monotonic() < self._damaged_until.get(cluster, 0.0):
@@ -452,6 +453,7 @@ class Orchestrator:
         for led in self._led.values():
             if led.entries_since_snapshot >= self._snapshot_every:
                 self._save(led)
+                self.lease.renew(self._store, if_due=True)
         if time.monotonic() >= self._next_trim:
             self._store.trim_inboxes({led.cluster: led.head for led in self._led.values()})
             self._next_trim = time.monotonic() + TRIM_S
@@ -490,6 +492,7 @@ class Orchestrator:
         self._look_at_clock()
         for led in list(self._led.values()):
             self._settle(led)
+            self.lease.renew(self._store, if_due=True)
         self._connected = True
         self._next_sweep = self._next_maintenance = 0.0
 
