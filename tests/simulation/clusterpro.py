@@ -16,12 +16,14 @@ A script's process is killed alone, its children live on.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from tests.simulation import mishaps
 from tests.simulation.engine import Process, Signal
-from tests.simulation.scripts import Call, GuideScript, Shell, StartScript, StopScript, WatchScript
+from tests.simulation.scripts import GuideScript, StartScript, StopScript, WatchScript
+from tests.simulation.shell import Call, Shell
 
 if TYPE_CHECKING:
     from tests.simulation.node import Node
@@ -41,8 +43,6 @@ SYNC_S = 6.0
 """A manager that begins waits for the others' word."""
 
 State = Literal["idle", "starting", "online", "stopping", "failed"]
-Undo = Callable[[], None]
-Fault = Callable[[], "Undo | None"]
 
 
 @dataclass
@@ -146,7 +146,7 @@ class Manager:
         while True:
             gap_s, last_s = self.kernel.now_s - last_s, self.kernel.now_s
             if gap_s > SILENT_S / 2:  # this node itself stood still: what it did not hear says nothing
-                self.heard_s = {peer: last_s for peer in self.heard_s}
+                self.heard_s = dict.fromkeys(self.heard_s, last_s)
             self._send()
             self._judge()
             if not decided and self.cluster.has_begun and last_s - begun_s >= SYNC_S:
@@ -164,12 +164,14 @@ class Manager:
         self.heard_s[other.name] = self.kernel.now_s
         self.told[other.name] = other.state
         self.down.discard(other.name)
-        if other.word.version > self.word.version or (other.word.version == self.word.version and (other.word.owner or "") < (self.word.owner or "")):
+        if other.word.version > self.word.version or (
+            other.word.version == self.word.version and (other.word.owner or "") < (self.word.owner or "")
+        ):
             self.word = other.word
 
     def _judge(self) -> None:
         if self.cluster.is_suspended or not self.cluster.has_begun:
-            self.heard_s = {peer: self.kernel.now_s for peer in self.heard_s}
+            self.heard_s = dict.fromkeys(self.heard_s, self.kernel.now_s)
             return
         for peer, heard_s in self.heard_s.items():
             if peer not in self.down and self.kernel.now_s - heard_s > SILENT_S:
@@ -412,7 +414,7 @@ class Cluster:
         self.cut: set[str] = set()
         self.without_disk: set[str] = set()
         self.managers = {name: Manager(self, node) for name, node in world.nodes.items()}
-        self.blows, self.faults = _blows(self), _troubles(self)
+        self.blows, self.faults = mishaps.blows(self), mishaps.troubles(self)
 
     def start(self) -> None:
         """From now on the group is started by itself."""
@@ -508,7 +510,9 @@ class Cluster:
             return took_s, 0, f"{owner}\n" if owner is not None and state == "Online" else ""
         words = "Suspend" if self.is_suspended else "Online"
         servers = "".join(f"    {one} .....: {words if one in manager.alive_here() else 'Offline'}\n" for one in self.managers)
-        monitors = "".join(f"    {service}w .....: {'Suspend' if self.is_suspended else 'Normal'}\n" for service in manager.node.env().services)
+        monitors = "".join(
+            f"    {service}w .....: {'Suspend' if self.is_suspended else 'Normal'}\n" for service in manager.node.env().services
+        )
         group = f"    {manager.node.env().group} .....: {state}\n      current        : {owner or 'None'}\n"
         return took_s, 0, f" == CLUSTER STATUS ==\n  Cluster : c\n  <server>\n{servers}  <group>\n{group}  <monitor>\n{monitors} ==\n"
 
@@ -520,87 +524,3 @@ class Cluster:
             if peer != manager.name and manager.told.get(peer) in states:
                 return peer, states[manager.told[peer]]
         return None, "Offline"
-
-
-# --- what can happen to it ----------------------------------------------------------------------------------------------------------------
-
-
-def _blows(cluster: Cluster) -> dict[str, Fault]:
-    dice = cluster.world.dice
-
-    def move() -> None:
-        cluster.move(dice.choice([None, *cluster.managers]))
-
-    def shut_down() -> None:
-        active = cluster.active
-        if active:
-            cluster.shut_down(active[0].name)
-
-    def group_stopped() -> Undo:
-        cluster.stop_group()
-        return cluster.start_group
-
-    def watch_killed() -> None:
-        watches = [watch for manager in cluster.active for watch in manager.watches if watch.process.alive]
-        if watches:
-            watches[-1].process.kill()
-
-    def cut() -> Undo:
-        name = dice.choice(list(cluster.managers))
-        cluster.cut.add(name)
-        return lambda: cluster.cut.discard(name)
-
-    return {
-        "group moved": move, "node shut down": shut_down, "group stopped": group_stopped, "watch script killed": watch_killed,
-        "heartbeats cut": cut,
-    }  # fmt: skip
-
-
-def _troubles(cluster: Cluster) -> dict[str, Fault]:
-    dice = cluster.world.dice
-
-    def suspended() -> Undo:
-        cluster.suspend()
-        return cluster.resume
-
-    def running() -> list[ScriptCall]:
-        return [manager.script for manager in cluster.managers.values() if manager.script is not None and manager.script.process.alive]
-
-    def script_killed() -> None:
-        for script in running():
-            script.killed_why = "somebody"
-            script.process.kill()
-
-    def script_told_to_end() -> None:
-        for script in running():
-            if isinstance(script.script, Shell):
-                script.script.terminate()
-
-    def script_halted() -> Undo:
-        """It gets no time, and its children do."""
-        halted = [script.process for script in running()]
-        for process in halted:
-            process.stop()
-        return lambda: [process.cont() for process in halted if process.alive and process.is_stopped] and None
-
-    def disk_missing() -> Undo:
-        name = dice.choice(list(cluster.managers))
-        cluster.without_disk.add(name)
-        return lambda: cluster.without_disk.discard(name)
-
-    def heartbeats_lost() -> Undo:
-        """Shorter than the time after which a peer counts as down."""
-        name = dice.choice(list(cluster.managers))
-        if name in cluster.cut:
-            return lambda: None
-        cluster.cut.add(name)
-        cluster.world.later(SILENT_S / 2, lambda: cluster.cut.discard(name))
-        return lambda: None
-
-    return {
-        "cluster suspended": suspended, "script killed": script_killed, "script told to end": script_told_to_end,
-        "script halted": script_halted, "shared disk missing": disk_missing, "heartbeats lost": heartbeats_lost,
-    }  # fmt: skip
-
-
-

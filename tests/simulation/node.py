@@ -4,8 +4,8 @@ The worker is workers.worker.Worker in a process of the kernel; it starts its tw
 service manager starts the worker again when it ends. Hooks are started by the scripts (scripts.py), scripts by CLUSTERPRO
 (clusterpro.py).
 
-`faults` and `blows` are what can be done to a node by name: a blow makes CLUSTERPRO act, a trouble should not. Each returns what ends it, or
-None where nothing has to.
+`faults` and `blows` are what can be done to a node by name: a blow makes CLUSTERPRO act, a trouble should not. Each returns what ends
+it, or None where nothing has to.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tests.simulation.disk import Disk, File, SimPath
 from tests.simulation.engine import Machine, Process, Signal
 from tests.simulation.posix import Event, Handle, Processes
 from tests.simulation.replaced import replacements
-from tests.simulation.scripts import Env
 from tests.simulation.services import Pace, Services, SharedDisk, VerbRun
+from tests.simulation.shell import Env
 from workers.settings import NodeConfiguration
 from workers.worker import Worker, prepare_folder
 
@@ -74,6 +74,7 @@ class Node:
         self._stopping: Event | None = None
         self._halted: list[Process] = []
         self._is_booting = False
+        self._last_stamp_ns = 0
         self.blows: dict[str, Fault] = _blows(self)
         self.faults: dict[str, Fault] = _troubles(self)
 
@@ -249,6 +250,10 @@ class Node:
 
     # --- what scripts need of it
 
+    def stamp_ns(self) -> int:
+        self._last_stamp_ns = max(int(self.machine.time() * 1e9), self._last_stamp_ns + 1)
+        return self._last_stamp_ns
+
     def find_boot(self) -> str:
         return "" if self.is_without_boot_id else self.boot_id
 
@@ -291,7 +296,7 @@ class Node:
             self.folder, cluster.group, names, {one.name: one.kind for one in cluster.services}, wait=dict.fromkeys(names, 4),
             ack_timeout=cluster.ack_timeout, start_deadline=int(cluster.start.deadline), stop_deadline=int(cluster.stop.deadline),
             command_limit=int(cluster.start.command_limit), interval=int(cluster.watch.interval), poll_limit=int(cluster.watch.poll_limit),
-            confirm=cluster.watch.confirm, hook_silence=12, report_failure=cluster.stop.report_failure, guard_look_s=3.0,
+            confirm=cluster.watch.confirm, hook_silence=15, report_failure=cluster.stop.report_failure, guard_look_s=3.0,
         )  # fmt: skip
 
     # --- healing
@@ -441,6 +446,7 @@ def _of_services(node: Node) -> dict[str, Fault]:
 
     return {
         "verb fails": some("fail_verbs", 1), "verb hangs": some("hang_verbs", 1), "verb slow": some("slow_verbs", 2),
-        "verb missing": some("verb_missing", True), "dcstatus hangs": some("status_hangs", True), "dcstatus slow": some("status_slow_s", 4.0),
-        "dcstatus lies": some("status_lies", 1), "dcstatus missing": some("status_missing", True),
+        "verb missing": some("verb_missing", True), "start never healthy": some("late", True), "dcstatus hangs": some("status_hangs", True),
+        "dcstatus slow": some("status_slow_s", 4.0), "dcstatus lies": some("status_lies", 1),
+        "dcstatus missing": some("status_missing", True),
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Operators: what people do to a cluster, at any time, through the facts that `dcsup pause|resume|move` hand in and CLUSTERPRO's commands."""
+"""Operators: what people do to a cluster at any time, through the facts of `dcsup pause|resume|move` and CLUSTERPRO's commands."""
 
 from __future__ import annotations
 

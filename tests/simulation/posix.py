@@ -153,9 +153,9 @@ class Processes:
     def lead_group(self) -> None:
         """A launcher is made as a leader."""
 
-    def run_limited(self, argv: Sequence[str], limit_s: float, keep_waiting: Callable[[], bool] = lambda: True, *, leader: bool = True) -> (
-        int | None
-    ):
+    def run_limited(
+        self, argv: Sequence[str], limit_s: float, keep_waiting: Callable[[], bool] = lambda: True, *, leader: bool = True
+    ) -> int | None:
         """The question runs in the process that asks: it only looks, so that nothing is left of it when that process is killed."""
         _ = leader
         kernel = self._kernel

@@ -1,4 +1,4 @@
-"""What stands on a simulated node in the place of the operating system, of RQ and of the network; everything else there is dcsup's own code.
+"""What stands on a simulated node in the place of the operating system, of RQ and of the network; all else there is dcsup's own code.
 
     launcher   real, but for how it runs the verb (a process of the kernel instead of subprocess)
     RqChild    instead of workers/rqworker.py: the same loop over the same two lists, around the real `jobs.perform`
@@ -25,8 +25,29 @@ from tests.simulation.disk import SimPath
 from tests.simulation.engine import Process, Signal
 from tests.simulation.posix import Clock, Event, Handle, ProcessOs
 from workers import (
-    clock, clusterview, courier, files, forwarder, hooks, jobs, journal, launcher, maintenance, metadata, outbox, polls, probe, processes,
-    rawfacts, reaper, runs, sequences, statuses, tickets, watch, worker,
+    clock,
+    clusterview,
+    courier,
+    files,
+    forwarder,
+    hooks,
+    jobs,
+    journal,
+    launcher,
+    maintenance,
+    metadata,
+    outbox,
+    polls,
+    probe,
+    processes,
+    rawfacts,
+    reaper,
+    runs,
+    sequences,
+    statuses,
+    tickets,
+    watch,
+    worker,
 )  # fmt: skip
 from workers.forwarder import Reporter
 from workers.hooks import alert as hook_alert
@@ -41,8 +62,8 @@ if TYPE_CHECKING:
 
 Patch = tuple[Any, str, Any]
 
-TAKE_S = 5.0
-"""RQ's blocking pop."""
+TAKE_S = 15.0
+"""The blocking pop; RQ's lasts 5 s."""
 
 PYTHON_S = (0.05, 0.4)
 """What Python needs to begin."""
@@ -188,7 +209,7 @@ class QuietWatch(watch.Watch):
             run = getattr(other, "_run", None)
             if isinstance(run, Question):
                 until = min(until, run.ends)
-        self.node.kernel.wait(self.node.ground, min(3.0, max(0.02, until - now)))
+        self.node.kernel.wait(self.node.ground, min(8.0, max(0.05, until - now)))
 
 
 class RqChild:
@@ -269,7 +290,7 @@ class Children:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def Popen(self, argv: Sequence[str], **_: object) -> Handle:  # noqa: N802 - the name of the thing that it stands for
+    def Popen(self, argv: Sequence[str], **_: object) -> Handle:
         role = argv[argv.index("--role") + 1]
         node = self._world.nodes[self._world.kernel.machine.name]
         return node.start_child(role)
@@ -378,12 +399,14 @@ def _numbers() -> list[Patch]:
 def _slower() -> list[Patch]:
     """Constants: everything looks around less often; what tells silence from life is longer to match."""
     return [
-        (hook_calls, "TICK_S", 1.0), (hook_calls, "NO_PROGRESS_S", 12.0), (hook_calls, "_LIVENESS_LOOK_S", 1.0), (hook_common, "_PULSE_S", 2.5),
-        (hook_common, "_PARENT_LOOK_S", 1.0), (hook_watch, "TICK_S", 2.5), (tickets, "ALIVE_LIMIT_S", 8.0),
-        (tickets, "is_alive", functools.partial(tickets.is_alive, limit_s=8.0)), (statuses, "FRESH_S", 10.0), (watch, "LOOK_EVERY_S", 0.2),
-        (forwarder, "NOTICE_S", 2.0), (forwarder, "NOTICE_BUSY_S", 0.5), (courier, "MARK_EVERY_S", 1.0), (courier, "MARK_EVERY_IDLE_S", 4.0),
-        (courier, "AGAIN_FIRST_S", 6.0), (clock, "MEASURE_EVERY_S", 30.0), (worker, "TEND_EVERY_S", 1.0), (worker, "REAP_EVERY_S", 2.0),
-        (worker, "SEED_EVERY_S", 4.0), (worker, "RESTART_FIRST_S", 0.5), (watch, "ALIVE_EVERY_S", 4.0),
+        (hook_calls, "TICK_S", 1.0), (hook_calls, "NO_PROGRESS_S", 12.0), (hook_calls, "_LIVENESS_LOOK_S", 1.0),
+        (hook_common, "_PULSE_S", 3.0), (hook_common, "_PARENT_LOOK_S", 1.0), (hook_watch, "TICK_S", 4.0),
+        (tickets, "ALIVE_LIMIT_S", 8.0), (tickets, "is_alive", functools.partial(tickets.is_alive, limit_s=8.0)),
+        (statuses, "FRESH_S", 10.0), (watch, "LOOK_EVERY_S", 0.2), (watch, "ALIVE_EVERY_S", 6.0),
+        (forwarder, "NOTICE_S", 4.0), (forwarder, "NOTICE_BUSY_S", 1.0), (courier, "MARK_EVERY_S", 1.5),
+        (courier, "MARK_EVERY_IDLE_S", 8.0), (courier, "AGAIN_FIRST_S", 6.0), (courier, "MEASURE_FIRST", 1),
+        (clock, "MEASURE_EVERY_S", 60.0), (worker, "TEND_EVERY_S", 1.0), (worker, "REAP_EVERY_S", 3.0),
+        (worker, "SEED_EVERY_S", 8.0), (worker, "RESTART_FIRST_S", 0.5),
     ]  # fmt: skip
 
 
@@ -396,5 +419,3 @@ def note_alert(words: Sequence[str]) -> int:
     """`dcsup hook alert ...`: without its timer, which is a thread."""
     hook_alert._note([*words])
     return 0
-
-

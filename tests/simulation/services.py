@@ -92,12 +92,16 @@ class Moods:
     hang_verbs: int = 0
     slow_verbs: int = 0
     verb_missing: bool = False
+    stubborn: bool = False
+    """A stop ends with 0 and stops nothing."""
     status_hangs: bool = False
     status_slow_s: float = 0.0
     status_lies: int = 0
     """So many answers are bad though the service is well."""
     status_missing: bool = False
     never_healthy: bool = False
+    late: bool = False
+    """What is started now never becomes healthy."""
 
 
 @dataclass
@@ -123,8 +127,14 @@ class Services:
     """All services of one node."""
 
     def __init__(
-        self, kernel: Kernel, machine: Machine, kinds: dict[str, str], shared: SharedDisk, pace: Pace = Pace(), told: Callable[[str], None] = lambda _: None,
-    ) -> None:  # fmt: skip
+        self,
+        kernel: Kernel,
+        machine: Machine,
+        kinds: dict[str, str],
+        shared: SharedDisk,
+        pace: Pace,
+        told: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.kernel, self.machine, self.kinds, self.shared, self.pace, self.told = kernel, machine, kinds, shared, pace, told
         self.runs: list[VerbRun] = []
         self.lives: list[Life] = []
@@ -151,7 +161,10 @@ class Services:
     # --- its commands
 
     def run_verb(self, service: str, verb: str, ticket: str | None, n: int, by: Literal["worker", "script"]) -> int:
-        """Run a verb in the current process; returns its exit code. Its effect comes in the middle, so that a killed one may have had it."""
+        """Run a verb in the current process; returns its exit code.
+
+        Its effect comes in the middle, so that one that is killed may have had it.
+        """
         process = self.kernel.current
         assert process is not None
         if self.moods[service].verb_missing:
@@ -184,12 +197,13 @@ class Services:
         if run.verb in START_VERBS:
             if run.service in self.alive:
                 return
-            life = Life(self.machine.name, run.service, now_s, now_s + self._dice.uniform(*self.pace.healthy_s), run)
+            needs_s = FOREVER_S if self.moods[run.service].late else self._dice.uniform(*self.pace.healthy_s)
+            life = Life(self.machine.name, run.service, now_s, now_s + needs_s, run)
             self.alive[run.service] = life
             self.lives.append(life)
             if self.kinds[run.service] == "server":
                 self.shared.started(run.verb)
-        else:
+        elif not self.moods[run.service].stubborn:
             if self.kinds[run.service] == "server" and run.service in self.alive:
                 self.shared.stopped(run.verb)
             self.end(run.service, "stop")
