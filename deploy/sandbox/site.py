@@ -28,11 +28,13 @@ from deploy.clusterpro import sources
 from deploy.sandbox.shapes import BOTH, SHAPES, Shape
 from deploy.sandbox.standins import processes
 from deploy.sandbox.standins.cluster import GUIDE, SandboxCluster
+from orchestrator import keys
 from orchestrator.embedded import EmbeddedRedis
 from orchestrator.rendering import Site as RenderedSite
 from orchestrator.rendering import Target, alerts, site_of
 from orchestrator.rendering.scripts import supervised
 from orchestrator.rendering.variables import in_whole_seconds
+from statemachines import signing
 from statemachines.configuration import Configuration
 
 CLUSTER = "demo"
@@ -143,8 +145,20 @@ class Site:
     def write_configuration(self, mode: str | None = None) -> None:
         """Write dcsup.toml for the orchestrators and for each node."""
         self.mode = mode or self.mode
+        self._write_keys()
         for name in (*self.orchestrators, *self.cluster.nodes):
             self.config(name).write_text(self.toml(name), encoding="utf-8")
+
+    def _write_keys(self) -> None:
+        """The cluster's key, which only those outside the nodes hold, and each node's own."""
+        cluster_key = keys.make_key(self.base / "keys").read_text("ascii").strip()
+        for node in self.cluster.nodes:
+            path = self._node_key(node)
+            path.touch(mode=0o600)
+            path.write_text(signing.node_key(cluster_key, CLUSTER, node) + "\n", "ascii")
+
+    def _node_key(self, node: str) -> Path:
+        return self.base / "keys" / f"{node}.key"
 
     def config(self, name: str) -> Path:
         return self.base / f"dcsup-{name}.toml"
@@ -189,6 +203,8 @@ class Site:
             lines += ["", f"[[clusters.{CLUSTER}.endpoints]]", *_keys(endpoint)]
         if node is not None:
             lines += ["", *_table("node", self._node_table(node))]
+        else:
+            lines += ["", f"[keys.{CLUSTER}]", f"file = {_value(str(self.base / 'keys' / signing.EMBEDDED_FILE))}"]
         return "\n".join(lines) + "\n"
 
     def _node_table(self, node: str) -> dict[str, Any]:
@@ -205,6 +221,7 @@ class Site:
             "view_interval": self.pace.view_interval,
             "dcsup": dcsup_command(),
             "clp_bin": str(self.cluster.node_dir(node) / "clp" / "bin"),
+            "key": {"file": str(self._node_key(node))},
             **self.shape.node_tables(self.cluster, node),
         }
 
