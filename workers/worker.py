@@ -88,6 +88,10 @@ class Child:
             self._log.error("cannot start child", child=self.role, error=str(error))
             self._retry_at = now + RESTART_LAST_S
 
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def tell_to_stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
@@ -156,7 +160,7 @@ class Worker:
                 self.step(time.monotonic())
                 time.sleep(self.forwarder.pause_s)
         finally:
-            self._end_children()
+            self._end_children(lock)
         if holds(lock, self.folder):
             self._leave()
         else:
@@ -164,13 +168,17 @@ class Worker:
 
     def step(self, now: float) -> None:
         """One round. Nothing in it may end the loop: what fails is logged and tried again next time."""
-        self.forwarder.step()
         if self._tend.due(now):
             self._tend_children(now)
+        self._forward(now)
         if self._reap.due(now):
             self._guarded(self._settle_tickets, "settling tickets")
         if self._prune.due(now):
             self._guarded(self._clear_away, "clearing away")
+
+    def _forward(self, now: float) -> None:
+        """Hand facts in and give the sign of life: as long as this process runs, also while its children end."""
+        self.forwarder.step()
         if self.forwarder.courier.connected and now >= self._pause_until:
             self._with_redis(now)
 
@@ -193,7 +201,7 @@ class Worker:
         try:
             if self._alive.due(now):
                 self.client.set(wire.alive(self.node.cluster, self.node.name), json.dumps(self.sign_of_life()), px=self._ttl_ms)
-            if self._seed.due(now):
+            if self._seed.due(now) and not self.stopping.is_set():
                 self._seed_watch()
         except redis.RedisError as error:
             self.log.debug("Redis did not answer", error=str(error))
@@ -264,11 +272,14 @@ class Worker:
         for objection in permissions.objections(seen):
             self.log.warning("others have access that they should not have; `dcsup check --node` says what to do", what=objection)
 
-    def _end_children(self) -> None:
+    def _end_children(self, lock: IO[str]) -> None:
         self.log.info("stopping")
         for child in self.children:
             child.tell_to_stop()
         until = time.monotonic() + STOP_LIMIT_S
+        while any(child.is_running for child in self.children) and (now := time.monotonic()) < until and holds(lock, self.folder):
+            self._forward(now)
+            time.sleep(self.forwarder.pause_s)
         for child in self.children:
             child.see_gone(until)
 
