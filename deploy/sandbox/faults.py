@@ -140,9 +140,13 @@ class World:
     def desk(self, *words: str) -> bool:
         """An operator runs dcsup at a desk whose way to Redis is good; whether it said yes."""
         try:
-            return self.site.dcsup(*words, "--config", str(self.site.config("desk")), timeout_s=COMMAND_LIMIT_S).returncode == 0
+            answer = self.site.dcsup(*words, "--config", str(self.site.config("desk")), timeout_s=COMMAND_LIMIT_S)
         except subprocess.TimeoutExpired:
             return False
+        if answer.returncode:
+            with (self.site.base / "log" / "operators.log").open("a", encoding="utf-8") as log:
+                log.write(f"{' '.join(words)}: {answer.returncode} {answer.stdout}{answer.stderr}\n")
+        return answer.returncode == 0
 
     def end_errands(self) -> None:
         """What operators still wait for is broken off."""

@@ -31,6 +31,7 @@ from typing import Any
 
 from deploy.sandbox import checker
 from deploy.sandbox.faults import KINDS, MOVERS, Hit, Kind, World
+from deploy.sandbox.keeper import Keeper
 from deploy.sandbox.site import CLUSTER, Pace, Site, interruptible
 from deploy.sandbox.standins import records
 from deploy.sandbox.story import Story
@@ -430,6 +431,7 @@ def run(folder: Path, minutes: float, rounds: int | None, seed: int) -> dict[str
     shutil.rmtree(folder, ignore_errors=True)
     with ExitStack() as stack:
         site = Site(folder / "site", PACE)
+        stack.enter_context(Keeper(site))
         small = stack.enter_context(small_disks(site))
         site = stack.enter_context(site)
         ways = stack.enter_context(Ways(site.redis.folder, (*site.orchestrators, *site.cluster.nodes), seed))
