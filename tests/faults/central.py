@@ -88,7 +88,7 @@ def sound(site: Site, upto: int, node: str = "n1", cluster: str = C) -> None:
     """The log's chain holds, the node's facts 1..upto are in it once and in order, it can be folded, no epoch was issued twice, and nobody
     who was there all the time was called lost."""
     entries = site.log(cluster)
-    applied = [str(e.source_id) for e in entries if e.evidence is not None and e.evidence["inbox"] == node]
+    applied = [str(e.source_id) for e in entries if e.source_id and e.evidence and e.evidence["inbox"] == node]
     assert applied == [f"s:{seq}" for seq in range(1, upto + 1)]
     assert site.folded(cluster).last_id == entries[-1].id
     epochs = [entry.data["epoch"] for entry in entries if entry.type == "LeadTaken"]
