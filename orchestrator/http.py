@@ -129,6 +129,8 @@ def status_body(status: dict[str, Any]) -> bytes:
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 2 * CONNECTIONS_MAX
+    """Connections that wait to be accepted; the library's 5 would make a burst of them wait for seconds."""
     access = Access()
 
     def __init__(self, *arguments: Any) -> None:
