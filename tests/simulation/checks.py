@@ -57,11 +57,12 @@ class Checks:
         self._jobs: dict[str, str] = {}
         self._epochs: dict[int, str] = {}
 
-    def violate(self, rule: str, what: str) -> None:
+    def violate(self, rule: str, what: str, at_s: float | None = None) -> None:
+        """Note it, now or where it belongs in the story."""
         line = f"{rule}: {what}"
         if line not in self.violations:
             self.violations.append(line)
-            self.world.note(f"VIOLATED {line}")
+            self.world.note(f"VIOLATED {line}", at_s)
 
     def crashed(self, process: Process, error: Exception) -> None:
         self.violate("crash", f"{process.name} on {process.machine.name}: {type(error).__name__}: {error}")
@@ -152,8 +153,8 @@ class Checks:
             records.verbs_asked_for(world), records.verbs_once(world), records.facts_once(world, entries),
             records.schedules_judged(world, entries), records.watches_right(world),
         ):  # fmt: skip
-            for words in found:
-                self.violate(*words.split(": ", 1))
+            for one in found:
+                self.violate(one.rule, one.what, one.at_s)
         for sealed in entries:
             if sealed.entry.type == "FactQuarantined" and "step raised" in sealed.entry.data["reason"]:
                 self.violate("step", sealed.entry.data["reason"])

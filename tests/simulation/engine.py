@@ -55,6 +55,7 @@ class Machine:
         self.is_paused = False
         self.processes: list[Process] = []
         self._held: list[Process] = []
+        self._asked_s = 0.0
 
     @property
     def boot(self) -> str:
@@ -62,7 +63,9 @@ class Machine:
         return f"{self.name.replace('-', '')}boot{self.boots}"
 
     def monotonic(self) -> float:
-        return self.kernel.now_s - self.booted_s + 1000.0
+        """Never the same twice, as on a real machine: what came later is later."""
+        self._asked_s += 1e-7
+        return self.kernel.now_s - self.booted_s + 1000.0 + self._asked_s
 
     def time(self) -> float:
         return START_S + self.kernel.now_s + self.wall_offset_s

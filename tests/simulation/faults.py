@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from statemachines import wire
@@ -41,6 +43,17 @@ class Strike(NamedTuple):
     begin: Begin
     after_s: float
     lasts_s: float
+
+
+@dataclass
+class Struck:
+    """A fault that struck a node."""
+
+    kind: str
+    node: str
+    began_s: float
+    ended_s: float = inf
+    """When it was undone."""
 
 
 # --- Redis --------------------------------------------------------------------------------------------------------------------------------
@@ -247,7 +260,7 @@ def _on_active(name: str, *, blow: bool) -> Begin:
 
     def begin(world: World) -> Undo | None:
         node = world.nodes[world.cluster.where or world.plan.nodes[0]]
-        return _on(world, node, (node.blows if blow else node.faults)[name])
+        return _on(world, node, name, (node.blows if blow else node.faults)[name])
 
     return begin
 
@@ -258,18 +271,21 @@ def _on_some_node(name: str) -> Begin:
     def begin(world: World) -> Undo | None:
         active = world.nodes.get(world.cluster.where or "")
         node = active if active is not None and world.dice.random() < 0.6 else world.dice.choice(list(world.nodes.values()))
-        return _on(world, node, node.faults[name])
+        return _on(world, node, name, node.faults[name])
 
     return begin
 
 
-def _on(world: World, node: Node, fault: Callable[[], Undo | None]) -> Undo:
+def _on(world: World, node: Node, name: str, fault: Callable[[], Undo | None]) -> Undo:
     world.note(f"      on {node.name}")
     world.excuse(node.name)
+    struck = Struck(name, node.name, world.kernel.now_s)
+    world.struck.append(struck)
     undo = fault()
 
     def over() -> None:
         world.excuse(node.name)
+        struck.ended_s = world.kernel.now_s
         if undo is not None:
             undo()
 

@@ -6,26 +6,39 @@
 - I5: what was numbered on a disk is in the log, once, or it is said there that it was lost.
 - I7: a verb runs once per (ticket, N), unless the first run's end is unknown and its process gone; never two at a time; after a stop
   ended with 0 no older start runs on.
-- I8: a watch script ends with another code than 0 only after a dcstatus on that node was not 0.
+- I8: a watch script ends with another code than 0 only after a dcstatus on that node was not 0, or could not be run at all.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from statemachines.entries import Sealed
 from tests.simulation.disk import Disk
-from tests.simulation.services import START_VERBS, VerbRun
+from tests.simulation.engine import START_S
+from tests.simulation.services import CODE_NOT_FOUND, START_VERBS, VerbRun
 
 if TYPE_CHECKING:
     from tests.simulation.clusterpro import ScriptCall
     from tests.simulation.node import Node
     from tests.simulation.world import World
+
+class Found(NamedTuple):
+    """A promise that was not kept, and when."""
+
+    rule: str
+    at_s: float
+    what: str
+
+
+def _at_s(sealed: Sealed) -> float:
+    return sealed.entry.ms / 1000 - START_S
+
 
 class Ledger:
     """What was written to one node's disk that matters here: facts that got their number, and ends in the journal."""
@@ -81,7 +94,7 @@ SLACK_S = 0.5
 """Between the end of a call as CLUSTERPRO saw it and as the node did."""
 
 
-def verbs_asked_for(world: World) -> Iterator[str]:
+def verbs_asked_for(world: World) -> Iterator[Found]:
     """I1."""
     calls: dict[str, list[ScriptCall]] = defaultdict(list)
     for call in world.cluster.scripts:
@@ -89,7 +102,7 @@ def verbs_asked_for(world: World) -> Iterator[str]:
     for node in world.nodes.values():
         for run in node.records:
             if not any(_asks(call, run) for call in calls[node.name]):
-                yield f"I1: nobody asked for: {run}"
+                yield Found("I1", run.began_s, f"nobody asked for: {run}")
 
 
 def _asks(call: ScriptCall, run: VerbRun) -> bool:
@@ -97,34 +110,41 @@ def _asks(call: ScriptCall, run: VerbRun) -> bool:
     return call.kind == wanted and call.began_s <= run.began_s and (call.ended_s is None or run.began_s <= call.ended_s + SLACK_S)
 
 
-def verbs_once(world: World) -> Iterator[str]:
+def verbs_once(world: World) -> Iterator[Found]:
     """I7, for each node."""
     for node in world.nodes.values():
-        yield from _once_per_number(node.records, world.ledgers[node.name].ends)
-        yield from _one_at_a_time(node.records)
+        yield from _once_per_number(world, node)
+        yield from _one_at_a_time(world, node)
         yield from _nothing_after_a_stop(world, node)
 
 
-def _once_per_number(runs: Iterable[VerbRun], ends: Mapping[tuple[str, int], float]) -> Iterator[str]:
+def _once_per_number(world: World, node: Node) -> Iterator[Found]:
+    ends = world.ledgers[node.name].ends
     by_number: dict[tuple[str, int], list[VerbRun]] = defaultdict(list)
-    for run in runs:
+    for run in node.records:
         if run.ticket is not None:
             by_number[run.ticket, run.n].append(run)
     for same in by_number.values():
         for first, second in pairwise(same):
-            if ends.get((first.ticket or "", first.n), inf) < second.began_s:
-                yield f"I7: ran twice though its end was known: {first}; {second}"
+            if ends.get((first.ticket or "", first.n), inf) < second.began_s and not _was_blind(world, node, first, second):
+                yield Found("I7", second.began_s, f"ran twice though its end was known: {first}; {second}")
 
 
-def _one_at_a_time(runs: Iterable[VerbRun]) -> Iterator[str]:
+def _one_at_a_time(world: World, node: Node) -> Iterator[Found]:
     by_service: dict[str, list[VerbRun]] = defaultdict(list)
-    for run in runs:
+    for run in node.records:
         by_service[run.service].append(run)
     for same in by_service.values():
         for n, first in enumerate(same):
             for second in same[n + 1 :]:
-                if second.began_s < _gone_s(first):
-                    yield f"I7: two at the same time: {first}; {second}"
+                if second.began_s < _gone_s(first) and not _was_blind(world, node, first, second):
+                    yield Found("I7", second.began_s, f"two at the same time: {first}; {second}")
+
+
+def _was_blind(world: World, node: Node, first: VerbRun, second: VerbRun) -> bool:
+    """Whether the disk could not even be read when the second began, or since the first had: then nobody can see what runs."""
+    failing = (one for one in world.struck if one.kind == "disk failing" and one.node == node.name)
+    return any(one.began_s <= second.began_s and one.ended_s >= first.began_s for one in failing)
 
 
 def _gone_s(run: VerbRun) -> float:
@@ -134,17 +154,17 @@ def _gone_s(run: VerbRun) -> float:
     return inf if run.process.ended_s is None else run.process.ended_s
 
 
-def _nothing_after_a_stop(world: World, node: Node) -> Iterator[str]:
+def _nothing_after_a_stop(world: World, node: Node) -> Iterator[Found]:
     """A start verb that is older than a stop which ended with 0, and still runs after it."""
     stops = [call for call in world.cluster.scripts if call.node == node.name and call.kind == "stop" and call.code == 0]
     for call in stops:
         assert call.ended_s is not None
         for run in node.records:
             if run.verb in START_VERBS and run.began_s < call.began_s and _gone_s(run) > call.ended_s:
-                yield f"I7: a stop ended with 0 at {call.ended_s:.2f}, and an older start ran on: {run}"
+                yield Found("I7", call.ended_s, f"a stop ended with 0, and an older start ran on: {run}")
 
 
-def facts_once(world: World, entries: Iterable[Sealed]) -> Iterator[str]:
+def facts_once(world: World, entries: Iterable[Sealed]) -> Iterator[Found]:
     """I5: each numbered fact of each node's disk stands in the log, once."""
     seen: dict[tuple[str, str], str] = {}
     said_lost = False
@@ -155,18 +175,18 @@ def facts_once(world: World, entries: Iterable[Sealed]) -> Iterator[str]:
             continue
         key = (entry.evidence["inbox"], entry.source_id)
         if key in seen:
-            yield f"I5: {key} stands in the log twice: {seen[key]} and {entry.type}"
+            yield Found("I5", _at_s(sealed), f"{key} stands in the log twice: {seen[key]} and {entry.type}")
         seen[key] = entry.type
     for node in world.nodes.values():
         for source_id, kind in world.ledgers[node.name].expected():
             found = seen.get((node.name, source_id))
             if found is None and not (world.net.server.went_back_to_s and said_lost):
-                yield f"I5: {kind} {source_id} of {node.name} is not in the log"
+                yield Found("I5", world.kernel.now_s, f"{kind} {source_id} of {node.name} is not in the log")
             elif found is not None and found not in (kind, "FactQuarantined", "FactsDropped"):
-                yield f"I5: {source_id} of {node.name} was {kind}, and the log has {found}"
+                yield Found("I5", world.kernel.now_s, f"{source_id} of {node.name} was {kind}, and the log has {found}")
 
 
-def schedules_judged(world: World, entries: Iterable[Sealed]) -> Iterator[str]:
+def schedules_judged(world: World, entries: Iterable[Sealed]) -> Iterator[Found]:
     """I4."""
     owners = {service.name for service in world.settings.services if service.owns_schedules}
     names = set(next(iter(world.nodes.values())).services.shared.automatic)
@@ -176,17 +196,17 @@ def schedules_judged(world: World, entries: Iterable[Sealed]) -> Iterator[str]:
             continue
         judged = {one["service"]: {schedule["name"] for schedule in one["schedules"]} for one in record["judgements"]}
         if judged.keys() != owners:
-            yield f"I4: failover {record['id']} is completed, and judged are the schedules of {sorted(judged)}"
+            yield Found("I4", _at_s(sealed), f"failover {record['id']} is completed, and judged are the schedules of {sorted(judged)}")
         for service, told in judged.items():
             if told and not told >= names:
-                yield f"I4: failover {record['id']}: of {service} only {sorted(told)} are accounted for"
+                yield Found("I4", _at_s(sealed), f"failover {record['id']}: of {service} only {sorted(told)} are accounted for")
 
 
-def watches_right(world: World) -> Iterator[str]:
+def watches_right(world: World) -> Iterator[Found]:
     """I8."""
     for call in world.cluster.scripts:
-        if call.kind == "watch" and call.code and not any(_bad_answers(world.nodes[call.node], call)):
-            yield f"I8: the watch script of {call.node} ended with {call.code} at {call.ended_s:.2f}, and no dcstatus had been bad"
+        if call.kind == "watch" and call.code not in (None, 0, CODE_NOT_FOUND) and not any(_bad_answers(world.nodes[call.node], call)):
+            yield Found("I8", call.ended_s or 0.0, f"the watch script of {call.node} ended with {call.code}, and no dcstatus had been bad")
 
 
 def _bad_answers(node: Node, call: ScriptCall) -> Iterator[bool]:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import itemgetter
 
 from statemachines import wire
 from statemachines.entries import Entry, decode
 from tests.simulation.engine import START_S
 from tests.simulation.world import World
 
-SCREEN = 60
+SCREEN = 56
+AFTER = 12
 """Lines."""
 
 
 def tell(world: World, *, whole: bool = False) -> Iterator[str]:
     """The story's lines; not `whole`: what led to the first violation, as far as a screen holds it."""
     yield f"seed {world.seed}: {world.plan}"
-    lines = sorted([*_notes(world), *_decisions(world)])
+    lines = sorted([*_notes(world), *_decisions(world)], key=itemgetter(0))
     if not whole and world.checks.violations:
         until = next((n for n, (_, text) in enumerate(lines) if text.startswith("VIOLATED")), len(lines))
-        lines = lines[max(0, until + 4 - SCREEN) : until + 4]
+        lines = lines[max(0, until + AFTER - SCREEN) : until + AFTER]
     for at_s, text in lines:
         yield f"{at_s:8.2f}  {text}"[:200]
     for violation in world.checks.violations:

@@ -80,6 +80,8 @@ class World:
         self.notes: list[Note] = []
         self._excused_s: dict[str, float] = {}
         self._is_healed = False
+        self.struck: list[faults.Struck] = []
+        """What struck nodes."""
         self.counts: Counter[str] = Counter()
         self.rules: Counter[str] = Counter()
         disk.DISKS.clear()
@@ -104,9 +106,9 @@ class World:
 
     # --- for everybody in it
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, at_s: float | None = None) -> None:
         """A line for the story."""
-        self.notes.append(Note(self.kernel.now_s, text))
+        self.notes.append(Note(self.kernel.now_s if at_s is None else at_s, text))
 
     def count(self, name: str) -> None:
         """One more fault of this kind."""
@@ -118,6 +120,9 @@ class World:
 
     def was_unseen(self, who: str, within_s: float) -> bool:
         """Whether something kept this one's signs of life from Redis lately."""
+        machine = self.nodes[who].machine
+        if not machine.is_up or machine.is_paused or self.kernel.now_s - machine.booted_s < within_s:
+            return True
         return self.kernel.now_s - self._excused_s.get(who, -within_s) < within_s
 
     def settings_of(self, node: str) -> NodeConfiguration:
