@@ -13,7 +13,7 @@ _HOST_AND_PORT = re.compile(rf"(?P<host>{_HOST}){_PORT}?")
 _PASSWORD_IN_QUERY = re.compile(r"[?&]password=")
 _USER_IN_QUERY = re.compile(r"[?&]username=")
 PORT_MAX = 65535
-SENTINEL_PORT = 26379
+REDIS_PORT, SENTINEL_PORT = 6379, 26379
 
 
 def redis_url(value: str) -> str:
@@ -26,6 +26,19 @@ def redis_url(value: str) -> str:
     if found is None or int(found["port"] or 1) > PORT_MAX:
         raise ValueError("an address such as redis://host:6379/0, rediss://... (TLS) or unix:///path/of/socket")
     return value
+
+
+def without_user(url: str, *, tls: bool = False) -> str:
+    """A Redis URL without name and password, and with `tls` as rediss://."""
+    scheme, _, rest = url.partition("://")
+    place = rest.rpartition("@")[2] if "@" in rest.partition("?")[0] else rest
+    return f"{'rediss' if tls and scheme == 'redis' else scheme}://{place.partition('?')[0]}"
+
+
+def place_of(url: str) -> tuple[str, int] | None:
+    """Host and port of a `redis://` or `rediss://` URL; None: it is a socket on this machine."""
+    found = re.match(rf"rediss?://(?:[^@/]*@)?(?P<host>{_HOST})?{_PORT}?", url)
+    return (found["host"] or "localhost", int(found["port"] or REDIS_PORT)) if found is not None else None
 
 
 def speaks_tls(url: str) -> bool:

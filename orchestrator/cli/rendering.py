@@ -1,4 +1,4 @@
-"""`dcsup render`: what a CLUSTERPRO cluster needs, written from dcsup.toml into a folder (orchestrator/rendering)."""
+"""`dcsup render`: what a CLUSTERPRO cluster and a Redis of one's own need, written from dcsup.toml (orchestrator/rendering)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.cli import options, output
+from orchestrator.cli import options, output, rendering_redis
 from orchestrator.cli.connection import configured
 from orchestrator.cli.stopping import WRONG_USE, Stop
 from orchestrator.said import say
@@ -22,10 +22,13 @@ PAGES = {"en": "clusterpro.en.md", "ja": "clusterpro.ja.md"}
 
 
 def add(commands: options.Commands) -> None:
-    help = _("write the scripts that CLUSTERPRO runs, and the page that says how to set it up")
+    help = _("write what CLUSTERPRO or Redis needs, and the page that says how to set it up")
     render = options.add_command(commands, "render", help, run_render)
-    what = _("clusterpro: scripts that ask dcsup; guide: the guide's plain sequence and nothing else, for going back")
-    render.add_argument("what", choices=["clusterpro", "guide"], help=what)
+    what = _(
+        "clusterpro: scripts that ask dcsup; guide: the guide's plain sequence and nothing else, for going back; "
+        "redis: users, passwords, keys and settings of a Redis of your own, for every machine"
+    )
+    render.add_argument("what", choices=["clusterpro", "guide", "redis"], help=what)
     options.config(render)
     render.add_argument("--out", metavar=_("FOLDER"), required=True, help=_("where to write; may be there already"))
     platform = _("what to write for (default: what the node's folder looks like)")
@@ -36,10 +39,16 @@ def add(commands: options.Commands) -> None:
     render.add_argument("--language", choices=["en", "ja"], help=language)
     fragment = _("write start and stop as parts of scripts that exist, as those of a DBMS")
     render.add_argument("--fragment", action="store_true", help=fragment)
+    render.add_argument("--tls", action="store_true", help=_("redis: the servers speak TLS only, and want certificates of their clients"))
+    render.add_argument("--rotate", action="store_true", help=_("redis: new passwords and keys; the ones before stay good for now"))
+    place = _("redis: where the files will lie on the machines (default: /etc/dcsup, on Windows C:\\ProgramData\\dcsup)")
+    render.add_argument("--place", metavar=_("FOLDER"), help=place)
     options.as_json(render)
 
 
 def run_render(arguments: argparse.Namespace) -> int:
+    if arguments.what == "redis":
+        return rendering_redis.run(arguments)
     from orchestrator.rendering import Unfit, folder, variables
 
     site = _site(arguments)

@@ -1,4 +1,4 @@
-"""What a CLUSTERPRO cluster needs, written from dcsup.toml: `dcsup render`.
+"""What a CLUSTERPRO cluster and a Redis of one's own need, written from dcsup.toml: `dcsup render`.
 
     variables.py  from settings to the variables of the scripts' settings file, in whole seconds
     quoting.py    that file for sh and for batch, and what neither can hold
@@ -6,6 +6,8 @@
     places.py     the site's own code (G43)
     alerts.py     which of CLUSTERPRO's alerts dcsup wants to hear of (CLUSTERPRO.md, section 6.2)
     page.py       the page for the integrator: resources, monitors, timeouts
+    redis_acl.py  who may do what in Redis
+    redis_files.py, redis_page.py   the folders of `render redis`, one a machine
     folder.py     puts files into a folder and loses nothing that somebody wrote there
 
 All but folder.py is pure: settings and static texts in, {relative path: bytes} out, the same for the same input.

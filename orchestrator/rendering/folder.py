@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -34,22 +35,24 @@ class Placed:
     """Written by an earlier rendering, and no longer a part of it."""
 
 
-def place(folder: Path, files: Mapping[str, bytes]) -> Placed:
-    """Write the files into the folder; made if it is not there.
+def place(folder: Path, files: Mapping[str, bytes], *, private: bool = False) -> Placed:
+    """Write the files into the folder; made if it is not there. `private`: only this user may read them, from the first byte on.
 
     Raises:
         OSError: the folder cannot be written; what was written until then is whole, and the next rendering goes on.
     """
+    if private:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     remembered = _remembered(folder)
     placed = Placed(left=sorted(name for name in remembered.keys() - files.keys() if (folder / name).exists()))
     for name, content in files.items():
-        _place(folder, name, content, remembered.get(name), placed)
+        _place(folder, name, content, remembered.get(name), placed, private)
     hashes = {name: remembered[name] for name in placed.left} | {name: _hash(content) for name, content in files.items() if _ours(name)}
-    _write(folder / LIST, (json.dumps({"version": 1, "files": dict(sorted(hashes.items()))}, indent=1) + "\n").encode())
+    _write(folder / LIST, (json.dumps({"version": 1, "files": dict(sorted(hashes.items()))}, indent=1) + "\n").encode(), private)
     return placed
 
 
-def _place(folder: Path, name: str, content: bytes, remembered: str | None, placed: Placed) -> None:
+def _place(folder: Path, name: str, content: bytes, remembered: str | None, placed: Placed, private: bool) -> None:
     path = folder / name
     before = path.read_bytes() if path.exists() else None
     if before == content:
@@ -59,24 +62,27 @@ def _place(folder: Path, name: str, content: bytes, remembered: str | None, plac
         placed.site.append(name)
         return
     if before is not None and _hash(before) != remembered:
-        placed.kept[name] = _keep(path).relative_to(folder).as_posix()
-    _write(path, content)
+        placed.kept[name] = _keep(path, private).relative_to(folder).as_posix()
+    _write(path, content, private)
     placed.written.append(name)
 
 
-def _keep(path: Path) -> Path:
+def _keep(path: Path, private: bool) -> Path:
     """Gives the file the first `.kept-N` that is free; a copy, so that the script is never absent."""
     kept = next(free for n in count(1) if not (free := path.with_name(f"{path.name}.kept-{n}")).exists())
-    kept.write_bytes(path.read_bytes())
+    _write(kept, path.read_bytes(), private)
     return kept
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, private: bool) -> None:
     """In one step: CLUSTERPRO may run the script at this moment."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.new")
-    aside.write_bytes(content)
-    aside.chmod(0o755 if path.suffix == ".sh" else 0o644)
+    aside.unlink(missing_ok=True)
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), "wb") as file:
+        file.write(content)
+    if not private:
+        aside.chmod(0o755 if path.suffix == ".sh" else 0o644)
     aside.replace(path)
 
 
