@@ -10,7 +10,7 @@ from typing import Any
 
 from statemachines import facts as f
 from statemachines import records
-from statemachines.deciding import NOT_VERIFIED
+from statemachines.deciding import NOT_VERIFIED, SERVED
 from statemachines.judging import Judging
 from statemachines.states import Kind, TicketStatus
 
@@ -258,13 +258,21 @@ class Calls(Judging):
         return self.now_ms - call.called_ms <= 1000 * limits.deadline
 
     def _adopt(self, name: str, node: str) -> None:
-        if self.state.active != node:
+        if self.state.active != node or self._is_coming_back():
             self.begin_term(node, None)
         self._note_verified(name)
         owed = name in self.state.schedules and self.state.schedules[name].owed
         how = "adopt" if not owed else "adopt_owing" if self.state.failover is not None else "adopt_judging"
         self.fire_service(name, "verified", [how])
         self.after_verified()
+
+    def _is_coming_back(self) -> bool:
+        """Whether the group was taken from the node that it is on again, of which this is the first sign: a start whose hook told nothing.
+
+        What ran before the first symptom must come back then as after any other start (I4).
+        """
+        served = any(service.state in SERVED for service in self.state.services.values())
+        return not served and any(status.symptom_ms is not None and not status.owed for status in self.state.schedules.values())
 
     def after_verified(self) -> None:
         """The next command's turn, or all is up."""

@@ -46,6 +46,24 @@ def test_the_end_of_a_stop_told_after_the_start_elsewhere_takes_nothing_back() -
     assert story.state.failover is not None, "a failed poll of what is served is a symptom"
 
 
+def test_schedules_are_judged_after_a_restart_in_place_whose_start_hook_told_nothing() -> None:
+    """I4: a start that only the script and the polls tell of (its hook crashed) owes the schedules as any other."""
+    story = up()
+    story.take_down("node1", factor="RESOURCERESTART")
+    start = "bootnode1-group-a-9-start"
+    story.tell("node1", "FallbackTaken", ticket=start, reason="hook-1")
+    for n, (service, verb) in enumerate(story.guide("start", "START"), start=1):
+        story.tell("node1", "CommandStarted", ticket=start, n=n, service=service, verb=verb, by="script")
+        story.tell("node1", "CommandEnded", ticket=start, n=n, service=service, verb=verb, by="script", result="ok", code=0)
+        story.poll("node1", service, ticket=start)
+    assert story.state.failover is not None, "it ends when the schedules are judged"
+    story.wait(3)
+    story.observe("node1", ticket=start)
+    assert story.states() == UP
+    assert [judgement.service for judgement in story.ended().judgements] == ["server"]
+    assert story.state.term == 2, "a start of the group is a term of its own, whoever told of it"
+
+
 def test_an_alert_told_after_the_start_takes_nothing_away() -> None:
     """`rc 60` says that a failover began; told when the new node is already at it, it is history."""
     story = up()
