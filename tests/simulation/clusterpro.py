@@ -104,6 +104,9 @@ class Manager:
         self.heard_s: dict[str, float] = {}
         self.told: dict[str, State] = {}
         self.down: set[str] = set()
+        self.boots: dict[str, int] = {}
+        self.back: list[str] = []
+        """Peers that came back before they were missed."""
         self.watches: list[ScriptCall] = []
         self.restarts = 0
         self.online_s = 0.0
@@ -162,6 +165,10 @@ class Manager:
 
     def hear(self, other: Manager) -> None:
         self.heard_s[other.name] = self.kernel.now_s
+        if self.boots.setdefault(other.name, other.node.machine.boots) != other.node.machine.boots:
+            self.boots[other.name] = other.node.machine.boots
+            if other.name not in self.down:
+                self.back.append(other.name)
         self.told[other.name] = other.state
         self.down.discard(other.name)
         if other.word.version > self.word.version or (
@@ -179,6 +186,9 @@ class Manager:
                 self.world.note(f"CLUSTERPRO on {self.name}: {peer} is down")
                 self._alert("nm", 2, f"Server {peer} has been stopped.")
                 self._peer_down(peer)
+        back, self.back = self.back, []
+        for peer in back:
+            self._peer_down(peer)
 
     def _peer_down(self, peer: str) -> None:
         if self.cluster.has_resolution and self.cluster.is_cut_off(self.name):
