@@ -1,13 +1,13 @@
 """What must never be so, in any state of the small world (NODE.md; V1 to V7 are those of the protocol's model).
 
-    V1  two verbs of one ticket run at once
-    V2  a verb is run again though its end is known, or whoever ran it first is not gone (I7)
-    V3  a verb is run for a call whose ground a later one has cleared, or by a worker for a script that had long been gone
-    V4  the server is started while its agent is down (I2)
-    V5  a script cannot return without worker or orchestrator (exploring.py)
-    V6  after a stop has returned, something begun before it brings the service up
-    V7  a script returns while its own verb still runs
-    V8  a ticket has two names, or one that is over has another name again (N2, N9)
+V1  two verbs of one ticket run at once
+V2  a verb is run again though its end is known, or whoever ran it first is not gone (I7)
+V3  a verb is run for a call whose ground a later one has cleared, or by a worker for a script that had long been gone
+V4  the server is started while its agent is down (I2)
+V5  a script cannot return without worker or orchestrator (exploring.py)
+V6  after a stop has returned, something begun before it brings the service up
+V7  a script returns while its own verb still runs
+V8  a ticket has two names, or one that is over has another name again (N2, N9)
 """
 
 from __future__ import annotations

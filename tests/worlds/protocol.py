@@ -8,10 +8,11 @@ CLUSTERPRO calls a start, a stop and a start again. What acts meanwhile:
     worker    takes a job and starts a launcher for it; with it the real reaper.reap and tickets.write_verdict
     orchestrator  issues the commands of a ticket whose hook told of it, one when the one before has ended well
 
-A state (`World`) is the disk's image with all that stands beside it; each is gone on from once. Equal steps from equal disks are taken once and
-remembered: a few thousand steps of real code make all the states.
+A state (`World`) is the disk's image with all that stands beside it; each is gone on from once. Equal steps from equal disks are taken
+once and remembered: some thousand steps of real code make all the states.
 
-Faults befall the world as often as its budget says; see `FAULTS`.
+Faults befall the world as often as its budget says (`FAULTS`). It is up to `exploring.py` to go everywhere, and `promises.py` says what
+must never be so.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 
 from tests.simulation.disk import File, Image
 from tests.worlds import promises, replay, script
-from tests.worlds.installing import BOOT, MONO_S, NODE, SCRIPTS, WALL_S, Installed
+from tests.worlds.installing import BOOT, LEFT_OUT, MONO_S, NODE, SCRIPTS, WALL_S, Installed
 from tests.worlds.replay import Local, act, now
 from tests.worlds.script import COMMANDS, KINDS, TICKETS
 from tests.worlds.world import FAULTS, Verb, World
@@ -39,7 +40,7 @@ WAITED_S = 10.0
 
 LAUNCHERS = 100
 """Process ids: 100 and above are launchers; the others are named here."""
-REAPER, VERDICT = 5, 6
+NESTED, WORKER, REAPER, VERDICT = 20, 4, 5, 6
 HOOK_OPTIONS = ("--folder", "/n", "--ack-timeout", "4", "--limit", "600", "--command-limit", "300", "--poll-limit", "30")
 
 
@@ -48,7 +49,7 @@ def script_pid(call: int) -> int:
 
 
 def nested_pid(call: int, n: int) -> int:
-    return 20 + 10 * call + n
+    return NESTED + 10 * call + n
 
 
 class View(NamedTuple):
@@ -73,6 +74,22 @@ class Move(NamedTuple):
     broken: tuple[str, ...] = ()
 
 
+ENDED = -1
+
+
+class Taken(NamedTuple):
+    """A step of real code, as it is remembered."""
+
+    said: str
+    program: str
+    place: int
+    """Where the process stands now; `ENDED`."""
+    value: Any
+    effects: tuple[replay.Effect, ...]
+    image: int
+    broken: tuple[str, ...]
+
+
 class SimLauncher(launcher.Launcher):
     """The real one, but for the site's own commands."""
 
@@ -91,10 +108,13 @@ def run_launcher(call: int, n: int, _pid: int) -> str:
     command = COMMANDS[call][n - 1]
     agent = {"service": "agent", "status": ["agent"]} if command.service == "server" and KINDS[call] == "start" else None
     spec = launcher.Spec("/n", TICKETS[call], n, command.service, command.verb, BOOT, [command.verb], [command.service], 300.0, agent=agent)
+    one = SimLauncher(spec)
+    if "N3" in LEFT_OUT:
+        one.pid = WORKER
     try:
-        return SimLauncher(spec).run().state
+        return one.run().state
     except launcher.Refusal as refusal:
-        return f"refused: {refusal.reason} {refusal.detail}"
+        return f"refused: {refusal.reason}"
 
 
 def run_reaper() -> str:
@@ -138,13 +158,16 @@ def _without(world: World, pid: int, *, keep_verb: bool) -> World:
 
 
 def _alive(world: World) -> frozenset[int]:
-    return frozenset([*(pid for pid, _ in world.processes), *(verb.pid for verb in world.verbs if verb.status == "runs")])
+    workers = [WORKER] if world.worker >= 0 else []
+    return frozenset([*workers, *(pid for pid, _ in world.processes), *(verb.pid for verb in world.verbs if verb.status == "runs")])
 
 
 def _pids_on(contents: dict[str, bytes]) -> frozenset[int]:
     """Every process that a ticket or the journal names."""
     busy = (int(path.rsplit("-", 2)[1]) for path in contents if ".busy-" in path)
-    journalled = (files.to_int(files.from_text(content.decode()).get("pid")) for path, content in contents.items() if path.endswith(".start"))
+    journalled = (
+        files.to_int(files.from_text(content.decode()).get("pid")) for path, content in contents.items() if path.endswith(".start")
+    )
     return frozenset([*busy, *(pid for pid in journalled if pid is not None)])
 
 
@@ -199,23 +222,31 @@ class Search:
 
     # --- steps of real code, each taken once
 
-    def _steps(self, world: World, pid: int, place: int) -> list[tuple[replay.Outcome, int]]:
+    def _steps(self, world: World, pid: int, place: int) -> list[Taken]:
         view = self._view(world, pid)
         key = (pid, place, world.image, world.stale, view)
         if key not in self._memory:
             self._memory[key] = self._take(world, pid, place, view)
-        found: list[tuple[replay.Outcome, int]] = self._memory[key]
+        found: list[Taken] = self._memory[key]
         return found
 
-    def _take(self, world: World, pid: int, place: int, view: View) -> list[tuple[replay.Outcome, int]]:
+    def _take(self, world: World, pid: int, place: int, view: View) -> list[Taken]:
         self.steps += 1
         self.installed.pid = pid
-        return replay.steps(
-            self._locals[place], view, PROGRAMS, lambda: self._restore(world.image, world.stale), self._image, fine=self.fine
-        )
+        local = self._locals[place]
+        found = replay.steps(local, view, PROGRAMS, lambda: self._restore(world.image, world.stale), self._image, fine=self.fine)
+        return [self._taken(world, pid, local.label, outcome, image) for outcome, image in found]
+
+    def _taken(self, world: World, pid: int, label: replay.Label, outcome: replay.Outcome, image: int) -> Taken:
+        whither = f"ends: {outcome.value}" if outcome.local is None else f"-> {outcome.local.label[0]}"
+        said = f"{pid} {' '.join(map(str, label[:2]))} {whither} {' '.join(map(str, outcome.effects))}".rstrip()
+        place = ENDED if outcome.local is None else self._place(outcome.local)
+        broken = (*promises.on_disk(self.names(world.image), self.names(image)),)
+        return Taken(said, label[0], place, outcome.value, outcome.effects, image, broken)
 
     def _view(self, world: World, pid: int) -> View:
-        alive = _alive(world) & self._named[world.image]
+        named = self._named[world.image]
+        alive = _alive(world) & named if named else named
         verb = next((verb.status for verb in world.verbs if verb.pid == pid), "")
         if pid in SCRIPTS:
             call, may_be_slow = pid - SCRIPTS[0], world.budget[NAMES.index("limit")] > 0
@@ -244,6 +275,8 @@ class Search:
                 raise _Napped
             clock.mono_s += WAITED_S
 
+        if "N1" in LEFT_OUT and tickets.find(NODE, TICKETS[call]) is None:
+            (NODE / "tickets" / f"{TICKETS[call]}.open").write_text(files.to_text(script.ticket_fields(call)))
         if patient:
             _write_statuses(call, view, names)
         clock.mono_s, clock.on_sleep = MONO_S + 3, on_sleep
@@ -274,7 +307,9 @@ class Search:
         call = world.call
         if call < self.calls_max and (call < 0 or world.scripts[call] != "on"):
             begun = world._replace(call=call + 1, scripts=_with(world.scripts, call + 1, "on"))
-            yield Move(f"CLUSTERPRO calls {KINDS[call + 1]} {call + 1}", self._begin(begun, script_pid(call + 1), "clear_ground", call + 1), True)
+            yield Move(
+                f"CLUSTERPRO calls {KINDS[call + 1]} {call + 1}", self._begin(begun, script_pid(call + 1), "clear_ground", call + 1), True
+            )
         for gone in range(call + 1):
             if not world.stale[gone] and world.scripts[gone] != "on" and f"tickets/{TICKETS[gone]}.alive" in self.names(world.image):
                 yield Move(f"2 s pass after script {gone}", world._replace(stale=_with(world.stale, gone, True)), False)
@@ -294,7 +329,7 @@ class Search:
     def _hook_looks(self, world: World, call: int, *, patient: bool) -> Move:
         state = world.hooks[call]
         code, image = self._hook(world, call, patient=patient)
-        ended = state == "late" or world.scripts[call] != "on" and code != "waits"  # nobody waits for what it says
+        ended = state == "late" or (world.scripts[call] != "on" and code != "waits")  # nobody waits for what it says
         after = world._replace(
             image=image, hooks=_with(world.hooks, call, "-" if ended else code), told=_with(world.told, call, True),
             stale=_with(world.stale, call, False) if patient else world.stale,
@@ -304,31 +339,24 @@ class Search:
     # processes that are kept as answers
 
     def _of_process(self, world: World, pid: int, place: int) -> Iterator[Move]:
-        label = self._locals[place].label
-        for outcome, image in self._steps(world, pid, place):
-            after = world._replace(image=image)
-            if outcome.local is None:
-                after = self._ended(after, pid, label, outcome.value)
+        for taken in self._steps(world, pid, place):
+            if taken.place == ENDED:
+                after = self._ended(world._replace(image=taken.image), pid, taken)
             else:
-                after = after._replace(processes=_put(after.processes, pid, self._place(outcome.local)))
-            broken = list[str]()
-            for effect in outcome.effects:
+                after = world._replace(image=taken.image, processes=_put(world.processes, pid, taken.place))
+            broken = [*taken.broken]
+            for effect in taken.effects:
                 after = self._apply(after, effect, broken)
-            if outcome.local is None and pid in SCRIPTS:
+            if taken.place == ENDED and pid in SCRIPTS:
                 broken.extend(promises.at_return(after, pid - SCRIPTS[0]))
-            own = pid >= SCRIPTS[0]
-            yield Move(self._said(pid, label, outcome), after, own, (*broken, *promises.on_disk(self.names(world.image), self.names(image))))
+            yield Move(taken.said, after, pid >= SCRIPTS[0], (*broken,))
 
-    def _said(self, pid: int, label: replay.Label, outcome: replay.Outcome) -> str:
-        whither = f"ends: {outcome.value}" if outcome.local is None else f"-> {outcome.local.label[0]}"
-        return f"{pid} {' '.join(map(str, label[:2]))} {whither} {' '.join(map(str, outcome.effects))}".rstrip()
-
-    def _ended(self, world: World, pid: int, label: replay.Label, value: Any) -> World:
+    def _ended(self, world: World, pid: int, taken: Taken) -> World:
         after = _without(world, pid, keep_verb=False)
         if pid in SCRIPTS:
             return after._replace(scripts=_with(after.scripts, pid - SCRIPTS[0], "returned"))
-        if label[0] == "run_nested":
-            return after._replace(children=_with(after.children, label[1], value))
+        if taken.program == "run_nested":
+            return after._replace(children=_with(after.children, (pid - NESTED) // 10, taken.value))
         return after
 
     def _apply(self, world: World, effect: replay.Effect, broken: list[str]) -> World:
@@ -390,7 +418,8 @@ class Search:
             return after
         if KINDS[verb.call] == "stop":
             return after._replace(agent=False, server=False)
-        return after._replace(**{COMMANDS[verb.call][verb.n - 1].service: True})
+        service = COMMANDS[verb.call][verb.n - 1].service
+        return after._replace(agent=after.agent or service == "agent", server=after.server or service == "server")
 
     # orchestrator and worker
 

@@ -1,9 +1,9 @@
 """Real code, one step at a time, from any state of a disk.
 
 A search over all interleavings must stop a process between two of its operations, go back to an earlier state of the world, and let
-somebody else act first. Python code cannot be copied in the middle. But code whose operations give the same answers does the same, so a
-process is kept as the answers that it got (`Local.log`), and is run again from its beginning: with the old answers up to where it stood, then on
-with the world as it is now. That is `step`. Between two steps anybody else may act.
+somebody else act first. Python code cannot be copied in the middle. But code whose operations give the same answers does the same, so
+a process is kept as the answers that it got (`Local.log`), and is run again from its beginning: with the old answers up to where it
+stood, then on with the world as it is now. That is `steps`. Between two steps anybody else may act.
 
 An operation goes through `act`:
 
@@ -12,8 +12,8 @@ An operation goes through `act`:
     look    reads: any number of them belong to a step; in a fine search a step ends before the first one behind a change
     free    nobody can tell when it is done
 
-A program is a function of its label's words; it returns what its process ends with, or `Goto` with another label: then its answers so far are
-forgotten, which is what makes a waiting loop one state and not endlessly many.
+A program is a function of its label's words; it returns what its process ends with, or `Goto` with another label: then its answers so
+far are forgotten, which is what makes a waiting loop one state and not endlessly many.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Step:
     def _pause_before(self, kind: Kind) -> None:
         if kind == "change" and self._moved:
             raise self._end(_Paused())
-        if self._fine and (self._changed and kind == "look" or self._moved and kind == "minor"):
+        if self._fine and ((self._changed and kind == "look") or (self._moved and kind == "minor")):
             raise self._end(_Paused())
 
     def _end(self, how: BaseException) -> BaseException:

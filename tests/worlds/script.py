@@ -1,23 +1,18 @@
 """What a start or stop script does to the node folder, operation by operation, as deploy/clusterpro/linux does it.
 
-Functions have the names of those in lib-tickets.sh, lib-plain.sh, start.sh and stop.sh, and do the same in the same order; a waiting loop is a
-program of its own (replay.py). What they write has the same fields; test_protocol.py runs the real scripts from the same
-folders and compares. Left out: what concerns no ticket (cluster log, broadcasts, pauses, site code, CLP_EVENT and CLP_DISK) and a disk that
-refuses (test_crashes.py).
-
-`LEFT_OUT` holds the rules that a search leaves out, to see that it would notice.
+Functions have the names of those in lib-tickets.sh, lib-plain.sh, start.sh and stop.sh, and do the same in the same order; a waiting
+loop is a program of its own (replay.py). test_script.py runs the real scripts on folders in many states and compares. Left out: what
+concerns no ticket (cluster log, broadcasts, pauses, site code, CLP_EVENT and CLP_DISK), and a disk that refuses.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.simulation.disk import SimPath
-from tests.worlds.installing import BOOT, GROUP, NODE, group_lives
+from tests.worlds.installing import BOOT, GROUP, LEFT_OUT, NODE, group_lives
 from tests.worlds.replay import Goto, act, now
 from workers import files, tickets
-
-LEFT_OUT: set[str] = set()
 
 KINDS = ("start", "stop", "start")
 """What CLUSTERPRO asks for, call after call."""
@@ -41,7 +36,7 @@ class Found(NamedTuple):
     state: str
 
     @property
-    def path(self) -> SimPath:
+    def path(self) -> Path:
         return FOLDER / f"{self.ticket}.{self.state}"
 
     @property
@@ -61,7 +56,7 @@ def state_of(ticket: str) -> Found | None:
     return act("look", lambda: next((one for one in names() if one.ticket == ticket), None))
 
 
-def exists(path: SimPath) -> bool:
+def exists(path: Path) -> bool:
     return path.exists()  # a step of its own already
 
 
@@ -78,11 +73,11 @@ def rename_ticket(found: Found, state: str) -> bool:
     return act("change", mv)
 
 
-def put_file(path: SimPath, fields: dict[str, object], kind: Any = "change") -> None:
+def put_file(path: Path, fields: dict[str, object], kind: Any = "change") -> None:
     act(kind, lambda: path.write_text(files.to_text(fields)))
 
 
-def remove(path: SimPath) -> None:
+def remove(path: Path) -> None:
     act("minor", lambda: path.unlink(missing_ok=True))
 
 
@@ -97,7 +92,7 @@ def journal_of(ticket: str, n: int) -> str:
 
 
 def record(ticket: str, n: int, entry: str, pid: int | str = "", **more: object) -> None:
-    command = next((one for one in COMMANDS[TICKETS.index(ticket)] if one.n == n))
+    command = next(one for one in COMMANDS[TICKETS.index(ticket)] if one.n == n)
     about = {"ticket": ticket, "n": n, "service": command.service, "verb": command.verb, "by": "script", "pid": pid}
     born = f"b{pid}" if pid else ""
     put_file(JOURNAL / f"{ticket}.{n}.{entry}", {**about, "born": born, "boot": BOOT, "mono": "", "wall": 1, **more})
@@ -203,7 +198,13 @@ def make_ticket(call: int) -> Goto:
 
 
 def ticket_fields(call: int) -> dict[str, object]:
-    about: dict[str, object] = {"ticket": TICKETS[call], "boot": BOOT, "group": GROUP, "script": KINDS[call], "commands": len(COMMANDS[call])}
+    about: dict[str, object] = {
+        "ticket": TICKETS[call],
+        "boot": BOOT,
+        "group": GROUP,
+        "script": KINDS[call],
+        "commands": len(COMMANDS[call]),
+    }
     for command in COMMANDS[call]:
         about |= {f"{command.n}.service": command.service, f"{command.n}.verb": command.verb}
     return about
@@ -243,7 +244,7 @@ def take_ticket(call: int) -> Goto:
 
 def take_busy(found: Found) -> bool:
     """Whether its process is gone and the ticket is ours."""
-    if act("look", lambda: group_lives(found.pid)) or "N4" in LEFT_OUT:
+    if act("look", lambda: group_lives(found.pid)):
         if limit_passes():
             end_group(found.pid)
         return False
