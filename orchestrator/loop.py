@@ -122,6 +122,7 @@ class Orchestrator:
         self._due_s: dict[str, float] = {}
         """Cluster -> when (monotonic) its next deadline is due that was not told yet."""
         self._epochs_seen: Counter[str] = Counter()
+        """Cluster -> the highest epoch seen, whoever led: Redis may come back without its last commits, and none is issued twice."""
         self._damaged_until: dict[str, float] = {}
         self._damaged: dict[str, str] = {}
         """Cluster -> why it cannot be led, as it was said."""
@@ -297,6 +298,7 @@ class Orchestrator:
         leaders = self._store.leaders(list(self._clusters))
         free = [cluster for cluster, leader in leaders.items() if cluster not in self._led and self.lease.may_try(leader)]
         for cluster, leader in leaders.items():
+            self._epochs_seen[cluster] = max(self._epochs_seen[cluster], leader.epoch)
             if cluster in self._led and leader.orchestrator != self.lease.identity:
                 self._deposed(self._led[cluster], f"its owner is {leader.orchestrator}")
         if any(leaders[cluster].orchestrator not in (None, self.lease.identity) for cluster in free):
@@ -326,7 +328,7 @@ class Orchestrator:
             return
         with self.lock:
             self._led[cluster] = led
-        self._epochs_seen[cluster] = led.head.epoch
+        self._epochs_seen[cluster] = max(self._epochs_seen[cluster], led.head.epoch)
         self._damaged.pop(cluster, None)
         self._note_deadlines(led)
         self._next_maintenance = 0.0

@@ -21,6 +21,7 @@ from orchestrator.ports import (
     StoredEntry,
     StoreRefused,
     StoreUnavailable,
+    epoch_of,
 )
 from statemachines import wire
 from statemachines.entries import id_key
@@ -226,7 +227,8 @@ class MemoryStore:
     def _leader(self, cluster: str) -> Leader:
         found = self._up.get(wire.owner(cluster))
         owner = found.decode() if found is not None else None
-        return Leader(owner, owner is not None and self.server.get(wire.lease(owner)) is not None)
+        lives = owner is not None and self.server.get(wire.lease(owner)) is not None
+        return Leader(owner, lives, epoch_of(self._text(wire.head(cluster))))
 
     def release(self, orchestrator: str, clusters: Sequence[str]) -> None:
         for cluster in clusters:

@@ -45,6 +45,7 @@ from orchestrator.ports import (
     StoredEntry,
     StoreRefused,
     StoreUnavailable,
+    epoch_of,
 )
 from statemachines import wire
 
@@ -409,12 +410,13 @@ class RedisStore:
         if not clusters:
             return {}
         with self._answers():
-            owners = self._texts([wire.owner(cluster) for cluster in clusters])
+            found = self._texts([*map(wire.owner, clusters), *map(wire.head, clusters)])
+            owners, heads = found[: len(clusters)], found[len(clusters) :]
             known = sorted({owner for owner in owners if owner})
             leases = dict(zip(known, self._texts([wire.lease(owner) for owner in known]), strict=True)) if known else {}
         return {
-            cluster: Leader(owner, owner is not None and leases.get(owner) is not None)
-            for cluster, owner in zip(clusters, owners, strict=True)
+            cluster: Leader(owner, owner is not None and leases.get(owner) is not None, epoch_of(head))
+            for cluster, owner, head in zip(clusters, owners, heads, strict=True)
         }
 
     def release(self, orchestrator: str, clusters: Sequence[str]) -> None:

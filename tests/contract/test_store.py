@@ -446,14 +446,14 @@ def test_a_missing_right_to_maintenance_is_no_outage(world: World) -> None:
 
 
 def test_a_lease_runs_out(world: World) -> None:
-    """An owner lives as long as its lease is renewed; its name stays behind."""
+    """An owner lives as long as its lease is renewed; its name stays behind, and so does the epoch of its head."""
     assert world.store.leaders([C]) == {C: Leader(None, False)}
-    committed(world, commit_after(None, entry(None), owner="me"))
-    assert world.store.leaders([C]) == {C: Leader("me", False)}
+    committed(world, commit_after(None, entry(None), epoch=3, owner="me"))
+    assert world.store.leaders([C]) == {C: Leader("me", False, 3)}
     world.store.renew_lease("me", 0.2, "{}")
-    assert world.store.leaders([C, "d"]) == {C: Leader("me", True), "d": Leader(None, False)}
+    assert world.store.leaders([C, "d"]) == {C: Leader("me", True, 3), "d": Leader(None, False)}
     world.until(lambda: not world.store.leaders([C])[C].lives, "the lease runs out")
-    assert world.store.leaders([C]) == {C: Leader("me", False)}
+    assert world.store.leaders([C]) == {C: Leader("me", False, 3)}
 
 
 def test_release_leaves_what_is_somebody_elses(world: World) -> None:
@@ -462,7 +462,7 @@ def test_release_leaves_what_is_somebody_elses(world: World) -> None:
     world.put(wire.owner("d"), "somebody")
     world.store.renew_lease("me", 60, "{}")
     world.store.release("me", [C, "d"])
-    assert world.store.leaders([C, "d"]) == {C: Leader(None, False), "d": Leader("somebody", False)}
+    assert world.store.leaders([C, "d"]) == {C: Leader(None, False, 1), "d": Leader("somebody", False)}
     assert world.get(wire.lease("me")) is None
 
 

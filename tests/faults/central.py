@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,16 @@ from typing import Any
 
 import psutil
 import redis
+import structlog
 
 from orchestrator.redis_store import RedisStore
 from statemachines import wire
 from tests.conftest import wait_until
 from tests.orchestrator.engine import C, Site
+from workers import outbox
+from workers.forwarder import Forwarder
 
+BOOT = "boot1"
 ROOT = Path(__file__).parents[2]
 
 
@@ -157,6 +162,63 @@ class Held(RedisStore):
 
     def wait_for_facts(self, *arguments: Any) -> Any:
         return self._call("wait_for_facts", *arguments)
+
+
+class Outbox:
+    """A node's real outbox and forwarder, running beside the test: facts on its disk go to Redis, again and again until they are in the
+    log."""
+
+    def __init__(self, folder: Path, client: redis.Redis, node: str = "n1", cluster: str = C) -> None:
+        self.written: list[str] = []
+        """What was written to the node's disk, in order: the reasons of `ProbeFailed` facts."""
+        self.folder = folder
+        self._cluster = cluster
+        self._forwarder = Forwarder(folder, cluster, node, BOOT, client, structlog.get_logger())
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def write(self, count: int = 1) -> None:
+        for _ in range(count):
+            reason = f"r{len(self.written) + 1}"
+            outbox.write_fact(self.folder, "ProbeFailed", "worker", {"service": "srv", "reason": reason}, BOOT)
+            self.written.append(reason)
+
+    def report(self, kind: str, data: dict[str, Any]) -> None:
+        outbox.write_fact(self.folder, kind, "worker", data, BOOT)
+
+    @property
+    def seen_head(self) -> dict[str, Any] | None:
+        return self._forwarder.head
+
+    def _run(self) -> None:
+        while not self._done.is_set():
+            self._forwarder.step()
+            time.sleep(self._forwarder.pause_s)
+
+    def __enter__(self) -> Outbox:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join(60)
+
+    def in_log(self, site: Site) -> list[str]:
+        """The reasons that stand in the log, in order."""
+        return [str(e.data["reason"]) for e in site.log(self._cluster) if e.type == "ProbeFailed"]
+
+    def all_in_log(self, site: Site) -> None:
+        """Each fact that was written is in the log once, in order; only what disk and log both had let go may be missing, and that is
+        counted there (I5)."""
+
+        def settled() -> bool:
+            found = self.in_log(site)
+            lost = sum(e.data["count"] for e in site.log(self._cluster) if e.type == "FactsLost")
+            return found[-1:] == self.written[-1:] and len(found) + lost >= len(self.written)
+
+        wait_until(settled, "every fact is in the log", 60)
+        found = self.in_log(site)
+        assert found == [reason for reason in self.written if reason in set(found)], "doubled, or out of order"
 
 
 @contextmanager

@@ -47,9 +47,9 @@ def test_no_write_is_repeated_and_none_is_forgotten(site: Site, monkeypatch: pyt
         site.client.set(wire.watch_alive(C, node), "{}")
     with Door(site.url) as door:
         store = RedisStore(door.url, timeout_s=20.0)
+        if write == "take-over":
+            (door.cut_answer if cut == "answer" else door.cut_request)(WRITES[write])
         with running(orchestrator_on(store, clusters={C: settings(probation="0.1s")}, snapshot_every=10)):
-            if write == "take-over":
-                (door.cut_answer if cut == "answer" else door.cut_request)(WRITES[write])
             wait_until(lambda: site.owner() == "me", "it leads")
             if write != "take-over":
                 (door.cut_answer if cut == "answer" else door.cut_request)(WRITES[write])

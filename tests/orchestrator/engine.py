@@ -100,6 +100,10 @@ class Site:
     def count(self, kind: str) -> int:
         return self.types().count(kind)
 
+    def applied_numbered(self, node: str = "n1") -> list[str]:
+        """As `applied`, without what could not even be numbered."""
+        return [name for name in self.applied(node) if name != "None"]
+
     def applied(self, node: str = "n1") -> list[str]:
         """`stream:seq` of the node's facts in the log, in order."""
         return [str(e.source_id) for e in self.log() if e.evidence is not None and e.evidence["inbox"] == node]
