@@ -55,7 +55,9 @@ SCRIPT_S = 60.0
 APART_S = 6.0
 """How far the log's time of a command and its own may lie apart."""
 SAME_OUTAGE_S = 4.0
-"""An address takes connections a little before the service behind it is well, and probes look at their own pace."""
+"""How far the clients' and dcsup's account of one outage may lie apart and still be of the same."""
+PROBED_S = 2.5
+"""How much longer or shorter an outage may be on dcsup's record, on average: clients wait up to 2 s for an answer."""
 
 Found = Iterator[str]
 
@@ -257,7 +259,8 @@ def _take(times: list[tuple[float, float]], begin: float) -> bool:
 
 def _untold(story: Story, verb: Verb) -> bool:
     """Its fact may never have reached the disk: that was full, or the power was cut at that moment."""
-    cut = any(abs(r["time"] - verb.begin) < 1.0 for r in story.of("driver", "node killed", node=verb.node))
+    dead = [r for what in ("node killed", "node is dead") for r in story.of("driver", what, node=verb.node)]
+    cut = any(abs(r["time"] - verb.begin) < 1.0 for r in dead)
     return cut or _disk_was_full(story, verb)
 
 
@@ -434,7 +437,7 @@ def _comparable(story: Story, outage: Outage) -> bool:
 
 
 def _totals_agree(story: Story, down: list[tuple[float, float]]) -> Found:
-    """Over all outages that dcsup could see from begin to end: the address's is the shorter one, by what the service takes to be well."""
+    """Over all outages that dcsup could see from begin to end: as long as the time in which clients were not even answered."""
     ours = theirs = 0.0
     count = 0
     for outage in story.outages:
@@ -442,9 +445,9 @@ def _totals_agree(story: Story, down: list[tuple[float, float]]) -> Found:
             continue
         inside = [(max(a, outage.begin - SAME_OUTAGE_S), min(b, outage.end + SAME_OUTAGE_S)) for a, b in down]
         ours += sum(b - a for a, b in inside if b > a)
-        theirs += outage.end - outage.begin
+        theirs += outage.cut_off_s
         count += 1
-    if count and not theirs - count * SAME_OUTAGE_S <= ours <= theirs + count * 1.5:
+    if abs(theirs - ours) > count * PROBED_S:
         yield f"in {count} outages clients were cut off for {theirs:.1f} s in all; dcsup has {ours:.1f} s on record"
 
 

@@ -115,13 +115,14 @@ class World:
 
     # --- what is written down
 
-    def note(self, what: str, **fields: Any) -> None:
-        records.append(str(self.cluster.records / "soak.jsonl"), {"time": time.time(), "what": what, **fields})
+    def note(self, what: str, at: float | None = None, /, **fields: Any) -> None:
+        records.append(str(self.cluster.records / "soak.jsonl"), {"time": at or time.time(), "what": what, **fields})
 
-    def began(self, kind: str, on: str, harmless: bool) -> int:
+    def began(self, kind: Kind, on: str, at: float) -> int:
+        """A fault of that kind was injected; its doing began `at`. Its number."""
         self._number += 1
-        self.injected[kind] += 1
-        self.note("fault", number=self._number, kind=kind, on=on, harmless=harmless)
+        self.injected[kind.name] += 1
+        self.note("fault", at, number=self._number, kind=kind.name, on=on, harmless=kind.harmless)
         return self._number
 
     def operator(self, act: str, **fields: str) -> None:

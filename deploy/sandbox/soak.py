@@ -103,7 +103,7 @@ class Soak:
         plan = self._plan()
         self._play(plan)
         healed = time.monotonic()
-        told = ", ".join(self._words(planned) for planned in plan if planned.number)
+        told = ", ".join(planned.kind.name for planned in plan if planned.number)
         try:
             self._calm()
         except TimeoutError:
@@ -147,10 +147,12 @@ class Soak:
         if planned.over or since_s < planned.after_s:
             return
         if planned.hit is None:
+            began = time.time()
             planned.hit = planned.kind.begin(self.world)
             if planned.hit is not None:
-                planned.number = self.world.began(planned.kind.name, planned.hit.on, planned.kind.harmless)
+                planned.number = self.world.began(planned.kind, planned.hit.on, began)
                 planned.heal_at = time.monotonic() + planned.lasts_s
+                self.say(f"    fault {planned.number}: {self._words(planned)}")
             elif since_s > PREY_S:
                 planned.over = True
                 self.missed[planned.kind.name] += 1
@@ -161,8 +163,8 @@ class Soak:
 
     @staticmethod
     def _words(planned: Planned) -> str:
-        on = f" {planned.hit.on}" if planned.hit is not None else ""
-        return f"{planned.kind.name}{on} ({planned.lasts_s:.1f} s)"
+        """Whom it hit, and until when."""
+        return f"{planned.kind.name}{f' on {planned.hit.on}' if planned.hit is not None else ''} for {planned.lasts_s:.1f} s"
 
     # --- calm again
 

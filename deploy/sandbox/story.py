@@ -62,11 +62,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Outage:
-    """From the first write that failed to the next that did not."""
+    """From the first write that failed to the next that did not.
+
+    Attributes:
+        cut_off_s: how long of it nobody even answered; the rest a service said that it was not ready yet.
+    """
 
     begin: float
     end: float
     failed: int
+    cut_off_s: float
 
 
 @dataclass
@@ -136,7 +141,12 @@ class Story:
         after, node, pid = healthy["time"], healthy["node"], healthy["pid"]
         yield from (r["time"] for r in self.of("daemons", "ended", pid=pid) if r["time"] >= after)
         yield from (r["time"] for r in self.of("driver", "daemon killed", pid=pid) if r["time"] >= after)
-        yield from (r["time"] for r in self.of("driver", "node killed", node=node) if r["time"] >= after)
+        yield self._death(node, after)
+
+    def _death(self, node: str, after: float) -> float:
+        """When a node's power was cut next. Cutting takes its time on a busy machine, and what it does meanwhile it still does."""
+        dead = (r["time"] for what in ("node killed", "node is dead") for r in self.of("driver", what, node=node) if r["time"] >= after)
+        return min(dead, default=FOREVER)
 
     def was_healthy(self, node: str, component: str, begin: float, end: float) -> bool:
         """Whether the daemon was healthy at any moment of that time."""
@@ -157,7 +167,7 @@ class Story:
     def _run(self, begin: Record) -> Run:
         node, script, since = begin["node"], begin["script"], begin["time"]
         ended = next((r for r in self.of("cluster", "script-end", node=node, script=script) if r["time"] >= since), None)
-        died = min((r["time"] for r in self.of("driver", "node killed", node=node) if r["time"] >= since), default=FOREVER)
+        died = self._death(node, since)
         event = begin["environment"].get("CLP_EVENT", "")
         if ended is None or died < ended["time"]:
             return Run(node, script, since, died, None, True, event)
@@ -203,12 +213,18 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def _outages(rows: list[Record]) -> Iterator[Outage]:
-    begin, failed = None, 0
+    failed: list[Record] = []
     for row in rows:
         if not row["ok"]:
-            begin, failed = (row["time"] if begin is None else begin), failed + 1
-        elif begin is not None:
-            yield Outage(begin, row["time"], failed)
-            begin, failed = None, 0
-    if begin is not None:
-        yield Outage(begin, FOREVER, failed)
+            failed.append(row)
+        elif failed:
+            yield _outage(failed, row["time"])
+            failed = []
+    if failed:
+        yield _outage(failed, FOREVER)
+
+
+def _outage(failed: list[Record], end: float) -> Outage:
+    times = [*(row["time"] for row in failed), end]
+    spans = [after - row["time"] for row, after in zip(failed, times[1:], strict=True) if not row["error"].startswith("ERROR")]
+    return Outage(failed[0]["time"], end, len(failed), sum(spans))

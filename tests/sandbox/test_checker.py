@@ -129,7 +129,8 @@ class Book:
     def _clients(self) -> None:
         for tick in range(60, 600, 5):
             time = tick / 10
-            self.records["clients"].append({"time": time, "ok": not 20 <= time < 27.5})
+            error = "" if not 20 <= time < 27.5 else "ConnectionRefusedError" if time < 26 else "ERROR starting"
+            self.records["clients"].append({"time": time, "ok": not error, "error": error})
         self.tell(20.2, "EndpointChanged", "_leader", {"endpoint": "server", "up": False})
         self.tell(26.0, "EndpointChanged", "_leader", {"endpoint": "server", "up": True})
 
@@ -320,7 +321,7 @@ def start_took_a_minute(book: Book) -> None:
 
 
 def clients_failed_for_nothing(book: Book) -> None:
-    next(r for r in book.records["clients"] if r["time"] == 50.0)["ok"] = False
+    next(r for r in book.records["clients"] if r["time"] == 50.0).update(ok=False, error="ConnectionRefusedError")
 
 
 def outage_not_on_record(book: Book) -> None:
