@@ -64,6 +64,8 @@ class Disk:
         self.after: Listener = _nothing
         self._unflushed: list[tuple[str, File | None]] = []
         """What stood under a name before each change since the last flush."""
+        self._listed: dict[str, list[str]] = {}
+        """Folder -> the names in it, as long as they are the same."""
         DISKS[name] = self
 
     # --- what happens to it from outside
@@ -74,6 +76,7 @@ class Disk:
     def restore(self, snapshot: tuple[dict[str, File], dict[str, float]]) -> None:
         self.files, self.folders = snapshot[0].copy(), snapshot[1].copy()
         self._unflushed.clear()
+        self._listed.clear()
 
     @property
     def image(self) -> Image:
@@ -89,6 +92,7 @@ class Disk:
             else:
                 self.files[path] = file
         self._unflushed.clear()
+        self._listed.clear()
         return lost
 
     # --- accesses
@@ -109,11 +113,18 @@ class Disk:
 
     def put(self, path: str, file: File | None) -> None:
         """Set or remove a name, as part of a change."""
-        self._unflushed.append((path, self.files.get(path)))
+        before = self.files.get(path)
+        self._unflushed.append((path, before))
+        if file is None or before is None:
+            self._listed.pop(_parent(path), None)
         if file is None:
             del self.files[path]
         else:
             self.files[path] = file
+
+    def make_folder(self, path: str) -> None:
+        self.folders[path] = self.wall_s()
+        self._listed.pop(_parent(path), None)
 
     def touch_folder(self, path: str) -> None:
         self.folders[_parent(path)] = self.wall_s()
@@ -133,9 +144,11 @@ class Disk:
         """What is in a folder, in no particular but always the same order."""
         if folder not in self.folders:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
-        begin = folder + "/"
-        at = len(begin)
-        return [path[at:] for path in (*self.files, *self.folders) if path.startswith(begin) and "/" not in path[at:]]
+        if folder not in self._listed:
+            begin = folder + "/"
+            at = len(begin)
+            self._listed[folder] = [path[at:] for path in (*self.files, *self.folders) if path.startswith(begin) and "/" not in path[at:]]
+        return self._listed[folder].copy()
 
     def flush(self, path: str) -> None:
         """What was done so far survives a power cut."""
@@ -239,7 +252,7 @@ class SimPath(str):
         if parents and _parent(path) not in disk.folders:
             SimPath(_parent(path)).mkdir(parents=True, exist_ok=True)
         disk.need_folder(path)
-        disk.change("mkdir", path, lambda: disk.folders.__setitem__(path, disk.wall_s()), grows=True)
+        disk.change("mkdir", path, lambda: disk.make_folder(path), grows=True)
 
     def rename(self, target: SimPath | str) -> SimPath:
         disk, path, name = disk_of(self), str(self), str(target)

@@ -60,15 +60,15 @@ def _commands(name: str, kind: str) -> dict[str, Any]:
 
 def _settings(dice: Random, nodes: tuple[str, ...], services: str, mode: str) -> dict[str, Any]:
     cluster = {
-        "mode": mode, "group": GROUP, "nodes": list(nodes), "services": _SERVICES[services], "ack_timeout": 8.0, "node_ttl": 20.0,
+        "mode": mode, "group": GROUP, "nodes": list(nodes), "services": _SERVICES[services], "ack_timeout": 8.0, "node_ttl": 24.0,
         "takeover_deadline": 90.0, "suspicion_deadline": dice.choice((60.0, 120.0)), "probation": 8.0,
         "watch": {
-            "interval": 10.0, "poll_limit": 10.0, "first_check_after": 1.0, "startup_interval": 2.0,
+            "interval": 12.0, "poll_limit": 10.0, "first_check_after": 1.0, "startup_interval": 2.0,
             "verify_confirm": dice.choice((1, 2)), "confirm": dice.choice((1, 1, 2)), "unknown_confirm": dice.choice((None, 2)),
         },
         "start": {"command_limit": 30.0, "deadline": 90.0},
         "stop": {"command_limit": 30.0, "deadline": 90.0, "report_failure": dice.random() < 0.1},
-        "schedules": {"probe_interval": 30.0, "settle": 2.0, "deadline": 20.0},
+        "schedules": {"probe_interval": 60.0, "settle": 2.0, "deadline": 20.0},
         "clusterpro": {"script_timeout": 200.0},
     }  # fmt: skip
     return {"redis": {"url": "redis://world"}, "orchestrator": {"lease_ttl": 15.0, "snapshot_every": 100}, "clusters": {CLUSTER: cluster}}
