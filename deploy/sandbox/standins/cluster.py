@@ -36,21 +36,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import secrets
 import shlex
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from . import dc_metadata, processes, records
 from .place import DATABASE_HOST, LOOPBACK, ask, ask_json
+from .ports import listens, reserve
 
 GUIDE = Path(__file__).resolve().parent.parent / "guide"
 RUN = Path(__file__).resolve().parent / "_run.py"
@@ -75,10 +74,6 @@ NODE_COMMANDS = {
     "clp/bin/armsleep": "clp_commands armsleep",
     "clp/bin/armbcast": "clp_commands armbcast",
 }
-# Below the range from which Linux and macOS take the ports of outgoing connections: otherwise a client that tries a port on which nobody
-# listens may be given that very port as its own, and be connected to itself.
-PORTS = range(20_000, 32_000)
-PORTS_A_SANDBOX = 100
 NODE_PORTS = ("server", "agent", "metadata", "dbms", "control", "rest", "heartbeat")
 NETWORK_PORTS = ("control", "server", "agent", "dbms")
 API_USER = "operator"
@@ -141,7 +136,7 @@ class SandboxCluster:
         self._end_former()
         self.id = "s" + secrets.token_hex(6)
         self._port_guard: int | None
-        self._port_guard, ports = _reserve_ports()
+        self._port_guard, ports = reserve()
         self.settings: dict[str, Any] = {
             "id": self.id,
             "driver": os.getpid(),
@@ -361,7 +356,7 @@ class SandboxCluster:
         environment = dict(os.environ) | {processes.MARK: f"{self.id}/.network"}
         argv = [sys.executable, "-I", "-S", str(RUN), "network", str(self.base)]
         self._network = self._spawn(self.base / "network.log", argv, environment)
-        self.wait_for("the network", lambda: _listens(self.settings["network"]["control"]))
+        self.wait_for("the network", lambda: listens(self.settings["network"]["control"]))
 
     def _start_machines(self) -> None:
         """What is outside the cluster is simply there: the remote DBMS runs."""
@@ -412,7 +407,7 @@ class SandboxCluster:
         return result.stdout
 
     def _node_that_is_on(self) -> str:
-        return next((node for node in self.nodes if _listens(self.settings["nodes"][node]["control"])), self.nodes[0])
+        return next((node for node in self.nodes if listens(self.settings["nodes"][node]["control"])), self.nodes[0])
 
     def view(self, node: str | None = None) -> dict[str, Any]:
         """What ``node``'s cluster service (default: the first that is on) believes: ``node``, ``nodes`` (states) and ``view`` of the group.
@@ -604,38 +599,3 @@ def _rows(path: Path, query: str) -> list[Any]:
         return []
     with contextlib.closing(sqlite3.connect(path)) as database:
         return database.execute(query).fetchall()
-
-
-def _reserve_ports() -> tuple[int, Iterator[int]]:
-    """A range of ports of our own: the descriptor that keeps it ours, and the ports on which nobody listens now, by TCP or by UDP.
-
-    Sandboxes that are made at the same time would otherwise choose the same ports: most are bound only when a node is switched on. So each
-    holds the first port of its range for as long as it lives, bound and not listened on.
-    """
-    for first in random.sample(PORTS[::PORTS_A_SANDBOX], len(PORTS) // PORTS_A_SANDBOX):
-        guard = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            guard.bind((LOOPBACK, first))
-        except OSError:
-            guard.close()
-            continue
-        return guard.detach(), (port for port in range(first + 1, first + PORTS_A_SANDBOX) if _free(port))
-    raise OSError("no range of ports is free")
-
-
-def _free(port: int) -> bool:
-    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-        with socket.socket(socket.AF_INET, kind) as candidate:
-            try:
-                candidate.bind((LOOPBACK, port))
-            except OSError:
-                return False
-    return True
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection((LOOPBACK, port), 1.0).close()
-    except OSError:
-        return False
-    return True
