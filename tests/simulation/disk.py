@@ -62,8 +62,9 @@ class Disk:
         self.before: Listener = _nothing
         """Before every change."""
         self.after: Listener = _nothing
-        self._unflushed: list[tuple[str, File | None]] = []
-        """What stood under a name before each change since the last flush."""
+        self._unflushed: list[list[tuple[str, File | None]]] = []
+        """What stood under each name before each change since the last flush; a rename is one change of two names."""
+        self._change: list[tuple[str, File | None]] = []
         self._listed: dict[str, list[str]] = {}
         """Folder -> the names in it, as long as they are the same."""
         DISKS[name] = self
@@ -86,7 +87,7 @@ class Disk:
     def crash(self, dice: Random) -> int:
         """The power is cut: of what was not flushed, some of the last changes never reached the disk. Returns how many."""
         lost = dice.randint(0, len(self._unflushed))
-        for path, file in reversed(self._unflushed[len(self._unflushed) - lost :]):
+        for path, file in reversed([one for change in self._unflushed[len(self._unflushed) - lost :] for one in change]):
             if file is None:
                 self.files.pop(path, None)
             else:
@@ -108,13 +109,16 @@ class Disk:
         for refuses, number in ((self.is_failing, errno.EIO), (self.is_readonly, errno.EROFS), (self.is_full and grows, errno.ENOSPC)):
             if refuses:
                 raise OSError(number, os.strerror(number), path)
+        self._change = []
         apply()
         self.after(what, path)
 
     def put(self, path: str, file: File | None) -> None:
         """Set or remove a name, as part of a change."""
         before = self.files.get(path)
-        self._unflushed.append((path, before))
+        if not self._change:
+            self._unflushed.append(self._change)
+        self._change.append((path, before))
         if file is None or before is None:
             self._listed.pop(_parent(path), None)
         if file is None:
