@@ -97,7 +97,9 @@ def _client(url: str, options: dict[str, Any]) -> Redis:
 
 
 def _options(timeout_s: float) -> dict[str, Any]:
-    return {"socket_timeout": timeout_s, "socket_connect_timeout": min(timeout_s, TIMEOUT_S), "retry": Retry(NoBackoff(), 0)}
+    """`driver_info`: CLIENT SETINFO is not said; it is newer than Redis 7.0, so no user there could be allowed to say it."""
+    limits = {"socket_timeout": timeout_s, "socket_connect_timeout": min(timeout_s, TIMEOUT_S)}
+    return limits | {"retry": Retry(NoBackoff(), 0), "driver_info": None}
 
 
 # --- who we are ---------------------------------------------------------------------------------------------------------------------------
@@ -282,18 +284,20 @@ _REFUSES_CERTIFICATE = ("UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_EXPIRED", 
 
 
 def _explained(error: BaseException | None, connection: Any) -> Unreachable | None:
-    """What a TLS error means for the operator; None: it is none."""
+    """What an error means for the operator, where TLS has to do with it; None: it has not."""
     host, where = getattr(connection, "host", ""), connection._host_error()
     if isinstance(error, ssl.SSLCertVerificationError):
         return Unreachable(_about_its_certificate(error.verify_code), where=where, host=host)
-    if not isinstance(error, ssl.SSLError):
+    if isinstance(error, TimeoutError) and "handshake" in str(error):
+        return Unreachable(mark("{where} does not answer in TLS; is it the port for TLS?"), where=where)
+    if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError):
         return None
-    reason = error.reason or ""
+    reason = error.reason or str(error)
     if any(word in reason for word in _REFUSES_CERTIFICATE):
         return Unreachable(mark("{where} does not accept the certificate in redis.cert_file ({reason})"), where=where, reason=reason)
     if any(word in reason for word in _WANTS_CERTIFICATE):
         return Unreachable(mark("{where} wants a client certificate: set cert_file and key_file in [redis]"), where=where)
-    return Unreachable(mark("{where} and we do not agree on TLS ({reason}); is it the port for TLS?"), where=where, reason=reason or error)
+    return Unreachable(mark("{where} and we do not agree on TLS ({reason}); is it the port for TLS?"), where=where, reason=reason)
 
 
 def _about_its_certificate(code: int) -> str:
@@ -307,17 +311,16 @@ def _about_its_certificate(code: int) -> str:
 
 
 def _closed(error: NoConnection, connection: Any) -> Unreachable | None:
-    """Whoever hangs up before the first answer often expected TLS, or a certificate. None: that is not what happened."""
-    where = connection._host_error()
+    """Whoever hangs up before the first answer often expected TLS, or another certificate. None: that is not what happened."""
     if isinstance(connection, UnixDomainSocketConnection) or not _is_hang_up(error):
         return None
+    where = connection._host_error()
     if not isinstance(connection, SSLConnection):
         return Unreachable(mark("{where} hung up at the first word; if that is a port for TLS, write rediss:// or tls = true"), where=where)
     if connection.certfile is None:
-        return Unreachable(
-            mark("{where} hung up at the first word; if it wants a client certificate, set cert_file and key_file in [redis]"), where=where
-        )
-    return None
+        wants = mark("{where} hung up at the first word; if it wants a client certificate, set cert_file and key_file in [redis]")
+        return Unreachable(wants, where=where)
+    return Unreachable(mark("{where} hung up at the first word; does it accept the certificate in redis.cert_file?"), where=where)
 
 
 def _is_hang_up(error: NoConnection) -> bool:

@@ -44,7 +44,7 @@ CORE = (
     mark("the hash does not match: this entry or one before it was changed, or entries are missing"),
     mark("the line does not end with its hash: it was cut off or is not an exported event"),
 )
-"""statemachines/configuration.py, durations.py, entries.py."""
+"""statemachines/addresses.py, configuration.py, durations.py, entries.py."""
 
 ARGPARSE = (
     mark("usage: "),

@@ -22,7 +22,7 @@ ORCHESTRATOR, OPERATOR, VIEWER = "dcsup-orchestrator", "dcsup-operator", "dcsup-
 REPLICA, SENTINEL, ASKING = "dcsup-replica", "dcsup-sentinel", "dcsup-asking"
 """With Sentinels only: a replica that follows its master, the Sentinels among themselves and at the servers, and whoever asks them."""
 
-CONNECTING = "+ping +select +client|setname +client|setinfo"
+CONNECTING = "+ping +select +client|setname"
 """What every client says of itself; HELLO and AUTH are allowed to all."""
 
 _JOBS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cli import main
+from tests.security.certificates import Authority
 from tests.security.servers import Server
 
 CLUSTERS = {"c1": ("n1", "n2"), "c2": ("n1", "m")}
@@ -41,6 +43,22 @@ def server_of(out: Path, folder: Path, port: int, binary: Path | None = None) ->
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "users.acl").write_text((out / "redis" / "users.acl").read_text() + ADMIN)
     return Server(folder, lines, port, binary)
+
+
+def put_certificates(out: Path, server: Server, authority: Authority) -> None:
+    """Where the README wants them: on the server, and on each machine."""
+    folder = server.folder / "tls"
+    folder.mkdir()
+    _put(authority, "redis", folder)
+    for machine in out.glob("*/redis.toml"):
+        _put(authority, "dcsup", machine.parent)
+    files = {"ssl_ca_certs": "ca.pem", "ssl_certfile": "redis.crt", "ssl_keyfile": "redis.key"}
+    server.tls = {"ssl": True} | {option: str(folder / name) for option, name in files.items()}
+
+
+def _put(authority: Authority, name: str, folder: Path) -> None:
+    for file in (authority.ca, *authority.issue(name)):
+        shutil.copy(file, folder)
 
 
 def tables_of(out: Path, machine: str) -> str:

@@ -35,6 +35,8 @@ class Server:
         self.config.write_text(f"dir {folder}\nlogfile {folder}/server.log\n{lines}")
         self.argv = [str(binary or find_server()), str(self.config), *(["--sentinel"] if sentinel else [])]
         self.process: subprocess.Popen[bytes] | None = None
+        self.tls: dict[str, Any] = {}
+        """What a client needs besides, where the server speaks TLS."""
 
     def start(self) -> Server:
         self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -60,18 +62,26 @@ class Server:
 
     def client(self, **options: Any) -> redis.Redis:
         """A client beside the product's own, as an administrator has one."""
-        return redis.Redis(port=self.port, socket_timeout=10, retry=Retry(NoBackoff(), 0), **options)
+        return redis.Redis("127.0.0.1", self.port, socket_timeout=30, retry=Retry(NoBackoff(), 0), **self.tls, **options)
 
 
 @contextmanager
-def serving(folder: Path, lines: str = "", *, binary: Path | None = None, sentinel: bool = False) -> Iterator[Server]:
-    """A server that keeps nothing on disk unless `lines` say so."""
-    port = free_port()
-    server = Server(folder, f'port {port}\nbind 127.0.0.1\nsave ""\n{lines}', port, binary, sentinel=sentinel)
+def listening(folder: Path, lines: str, port: int, binary: Path | None = None, *, sentinel: bool = False) -> Iterator[Server]:
+    """A running server whose `lines` say everything."""
+    server = Server(folder, lines, port, binary, sentinel=sentinel)
     try:
         yield server.start()
     finally:
         server.kill()
+
+
+@contextmanager
+def serving(folder: Path, lines: str = "", *, binary: Path | None = None, sentinel: bool = False) -> Iterator[Server]:
+    """A running server without TLS, that keeps nothing on disk unless `lines` say so."""
+    port = free_port()
+    whole = f'port {port}\nbind 127.0.0.1\nsave ""\n{lines}'
+    with listening(folder, whole, port, binary, sentinel=sentinel) as server:
+        yield server
 
 
 def debian_redis() -> Path | None:
