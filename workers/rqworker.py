@@ -36,6 +36,8 @@ from rq import Queue, SimpleWorker
 from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import Job
 from rq.timeouts import TimerDeathPenalty
+from rq.utils import as_text, now
+from rq.worker_registration import clean_worker_registry
 
 from statemachines import wire
 from workers import jobs, logs, outbox
@@ -170,6 +172,22 @@ class NodeWorker(SimpleWorker):
         except redis.RedisError:
             self._unsettled = True  # the next pop finds out for itself
 
+    def run_maintenance_tasks(self) -> None:
+        """Forget what is past its time in RQ's books, and who is not there any more.
+
+        RQ's own maintenance does more: a job that it takes for abandoned it fails, repeats, or makes others follow. What became
+        of a command the ticket and the journal know, and its launcher may well be at work.
+        """
+        queue = self.queues[0]
+        books = (queue.started_job_registry, queue.finished_job_registry, queue.failed_job_registry)
+        with self.connection.pipeline(transaction=False) as pipe:
+            for book in books:
+                pipe.zremrangebyscore(book.key, 0, int(time.time()))
+            pipe.execute()
+        clean_worker_registry(queue)
+        self._recover_intermediate()
+        self.last_cleaned_at: Any = now()
+
     # -- taking jobs
 
     def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> tuple[Job, Queue] | None:
@@ -202,7 +220,7 @@ class NodeWorker(SimpleWorker):
             self._recover_intermediate()
         self.heartbeat()
         if self.should_run_maintenance_tasks:
-            self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
+            self.run_maintenance_tasks()
         self._waiting = True
         try:
             if self._stop_requested:
@@ -215,11 +233,14 @@ class NodeWorker(SimpleWorker):
             self._waiting = False
 
     def _recover_intermediate(self) -> None:
-        """Move what a lost connection left behind back to the consuming end, in its order."""
+        """Move what a lost connection left behind back to the consuming end, in its order; ids whose job is gone are dropped."""
         queue = self.queues[0]
         moved = 0
-        while self.connection.rpoplpush(queue.intermediate_queue_key, queue.key) is not None:
-            moved += 1
+        while (job_id := self.connection.lindex(queue.intermediate_queue_key, -1)) is not None:
+            if self.connection.exists(self.job_class.key_for(as_text(job_id))):
+                moved += self.connection.rpoplpush(queue.intermediate_queue_key, queue.key) is not None
+            else:
+                self.connection.lrem(queue.intermediate_queue_key, -1, as_text(job_id))
         self._unsettled = False
         if moved:
             self._say.warning("jobs of a lost connection taken back", count=moved)

@@ -8,7 +8,7 @@ call, and wait while a file beside them says so. That is how a test brings a cal
     <service>.ask-hold    dcstatus was asked, and does not answer
     <service>.late        the verb of a start returns 0, but the service is not up yet
     <service>.stubborn    the verb of a stop returns 0, but the service is still up
-    gate                  the script has made its ticket, and its hook has not begun
+    gate-<script>         the script has made its ticket, and its hook has not begun
     a stopped RQ worker   (SIGSTOP) a job waits, or is in its hands, and is not performed
 
 Each node belongs to a cluster of its own, so that many calls stand at many points at once, and one fault meets them all.
@@ -37,6 +37,7 @@ from tests.conftest import wait_until
 from tests.orchestrator.engine import Site
 from tests.protocol.bench import GROUP, ROOT, Node, end_leftovers
 from workers import files
+from workers.worker import lock_folder
 
 LIMIT_S = 60.0
 ACK_S = 5
@@ -55,7 +56,8 @@ while [ -e '{state}.ask-hold' ]; do sleep 0.05; done
 
 GATE = """\
 #!/bin/sh
-while [ -e '{gate}' ]; do sleep 0.02; done
+# hook KIND ...
+while [ -e "{gate}-$2" ]; do sleep 0.02; done
 exec '{dcsup}' "$@"
 """
 
@@ -105,10 +107,9 @@ class SiteNode(Node):
         self.cluster, self.url = cluster, url
         self.poll_limit_s = poll_limit_s
         self.worker: subprocess.Popen[bytes] | None = None
-        self.gate = self.home / "gate"
         for name in ("agent", "server"):
             self.script(f"dcstatus-{name}", ASKED.format(name=name, calls=self.calls, state=self.home / name))
-        gated = self.script("dcsup-gated", GATE.format(gate=self.gate, dcsup=self.dcsup))
+        gated = self.script("dcsup-gated", GATE.format(gate=self.home / "gate", dcsup=self.dcsup))
         self.configure(DCSUP=gated, DCSUP_ACK_TIMEOUT=ACK_S, DCSUP_POLL_LIMIT=poll_limit_s)
         self.config = self.home / "dcsup.toml"
         self.write_config()
@@ -169,6 +170,14 @@ class SiteNode(Node):
         parent = psutil.Process(self.worker.pid)
         return [parent, *parent.children()]
 
+    def is_locked(self) -> bool:
+        """Whether a worker has the node folder."""
+        try:
+            lock_folder(self.folder).close()
+        except OSError:
+            return True
+        return False
+
     def kill_worker(self) -> None:
         """All of it at once, with SIGKILL; launchers under way are processes of their own and go on."""
         for process in self.worker_tree():
@@ -183,7 +192,8 @@ class SiteNode(Node):
         self.kill_worker()
         for path in self.home.glob("*.*hold"):
             path.unlink(missing_ok=True)
-        self.gate.unlink(missing_ok=True)
+        for path in self.home.glob("gate-*"):
+            path.unlink()
         end_leftovers(self)
 
     # -- what is seen of a call
@@ -272,11 +282,14 @@ class Installation:
         return self.site.log(node.cluster)
 
     def settled(self, node: SiteNode, ticket: str, state: str) -> bool:
-        """Whether the call's end is in the log, both services are in this state, and nothing waits on the node or in its queue."""
+        """Whether the call's end is in the log, both services are in this state, and no job is left."""
         if not any(entry.type == "ScriptEnded" and entry.data["ticket"] == ticket for entry in self.log(node)):
             return False
-        services = self.site.folded(node.cluster).services.values()
-        return all(one.state == state for one in services) and not self.jobs(node)
+        return self.states(node) == {state} and not self.jobs(node)
+
+    def states(self, node: SiteNode) -> set[str]:
+        """Those of its services, as the log has them."""
+        return {str(service.state) for service in self.site.folded(node.cluster).services.values()}
 
     def jobs(self, node: SiteNode) -> int:
         """Command jobs that wait, or are in a worker's hands."""

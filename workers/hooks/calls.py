@@ -83,6 +83,8 @@ class Call(ABC):
         fields = files.read_fields(ticket.path) if ticket is not None else None
         if ticket is None or fields is None or not (commands := tickets.commands_of(fields)):
             return EXIT_FALL_BACK, "no such ticket, or none that can be read"
+        if ticket.is_over:
+            return EXIT_FALL_BACK, "the ticket was taken away"  # by a later script, before this hook began: its call is nobody's news
         self.commands, self.boot = commands, ticket.boot
         self.pulse.beat()
         self._tell(fields)
