@@ -33,6 +33,7 @@ class World:
         self.orchestrators: list[Orchestrator] = []
         self._next_sign_s = self._next_offer_s = 0.0
         monkeypatch.setattr(time, "monotonic", lambda: self.mono_s)
+        monkeypatch.setattr(time, "sleep", self._sleep)
 
     def orchestrator(self, identity: str, store: MemoryStore | None = None) -> Orchestrator:
         made = orchestrator_on(store or MemoryStore(self.server), identity, clusters={C: settings(probation="60s", node_ttl=f"{TTL_S}s")})
@@ -47,6 +48,11 @@ class World:
 
     def step_clock(self, by_ms: int) -> None:
         self.server.clock_ms += by_ms
+
+    def _sleep(self, seconds: float) -> None:
+        """Of an orchestrator that waits for Redis."""
+        self.mono_s += seconds
+        self.server.clock_ms += round(1000 * seconds)
 
     def pass_time(self, seconds: float) -> None:
         """Everybody does what is due, 50 ms by 50 ms."""
@@ -64,7 +70,8 @@ class World:
             self.pass_time(0.05)
 
     def _worker(self) -> None:
-        if not self.worker_lives:
+        if not self.worker_lives or not self.server.up:
+            self._next_offer_s = self._next_sign_s = self.mono_s + 2.0  # its back-off
             return
         if self.mono_s >= self._next_sign_s:
             self._next_sign_s = self.mono_s + TTL_S / 4
@@ -183,3 +190,21 @@ def test_a_server_that_stands_still_while_signs_of_life_are_read(world: World) -
         world.pass_time(TTL_S + RECONNECT_S + 1)
     world.check()
     assert world.state["nodes"]["n1"]["present"] and world.types().count("LeadTaken") == 1
+
+
+@pytest.mark.parametrize("minutes", [0.1, 1, 90])
+def test_after_an_outage_of_minutes_everybody_has_time_to_show(world: World, minutes: float) -> None:
+    """Every sign of life has run out and a deadline has come while Redis was away. No node is called lost, and what it has to say of that
+    time is judged before the deadline is."""
+    led_world(world, 0)
+    world.pass_time(60 * (1 - minutes) - 12 if minutes < 1 else 40)
+    assert "DeadlinePassed" not in world.types()
+    world.server.up = False
+    world.write(envelope)
+    world.until(lambda: world.mono_s > 1000 + 65 + 60 * minutes, 100 * 60)
+    world.server.up = True
+    world.until(lambda: "DeadlinePassed" in world.types(), 10)
+    assert world.types().index("ProbeFailed") < world.types().index("DeadlinePassed")
+    world.pass_time(2 * TTL_S + RECONNECT_S)
+    world.check()
+    assert world.types().count("LeadTaken") == 1
