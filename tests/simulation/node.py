@@ -126,9 +126,9 @@ class Node:
         """A file of the node folder, by somebody outside of the world."""
         path = f"{self.folder}/{name}"
         if content is not None:
-            self.disk.files[path] = File(content, self.machine.time())
-        else:
-            self.disk.files.pop(path, None)
+            self.disk.put(path, File(content, self.machine.time()))
+        elif path in self.disk.files:
+            self.disk.put(path, None)
 
     # --- the machine
 

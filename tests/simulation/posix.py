@@ -11,6 +11,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from greenlet import GreenletExit
+
 from tests.simulation.disk import SimOs
 from tests.simulation.engine import Kernel, Process, Signal
 
@@ -28,7 +30,10 @@ class Clock:
         self._kernel, self._wake, self._least_s = kernel, wake, least_s
 
     def monotonic(self) -> float:
-        return self._kernel.machine.monotonic()
+        current = self._kernel.current
+        if current is None:
+            raise GreenletExit
+        return current.machine.monotonic()
 
     def time(self) -> float:
         return self._kernel.machine.time()

@@ -400,13 +400,13 @@ def _slower() -> list[Patch]:
     """Constants: everything looks around less often; what tells silence from life is longer to match."""
     return [
         (hook_calls, "TICK_S", 1.0), (hook_calls, "NO_PROGRESS_S", 12.0), (hook_calls, "_LIVENESS_LOOK_S", 1.0),
-        (hook_common, "_PULSE_S", 3.0), (hook_common, "_PARENT_LOOK_S", 1.0), (hook_watch, "TICK_S", 4.0),
+        (hook_common, "_PULSE_S", 3.0), (hook_common, "_PARENT_LOOK_S", 1.0), (hook_watch, "TICK_S", 5.0),
         (tickets, "ALIVE_LIMIT_S", 8.0), (tickets, "is_alive", functools.partial(tickets.is_alive, limit_s=8.0)),
         (statuses, "FRESH_S", 10.0), (watch, "LOOK_EVERY_S", 0.2), (watch, "ALIVE_EVERY_S", 6.0),
-        (forwarder, "NOTICE_S", 4.0), (forwarder, "NOTICE_BUSY_S", 1.0), (courier, "MARK_EVERY_S", 1.5),
-        (courier, "MARK_EVERY_IDLE_S", 8.0), (courier, "AGAIN_FIRST_S", 6.0), (courier, "MEASURE_FIRST", 1),
-        (clock, "MEASURE_EVERY_S", 60.0), (worker, "TEND_EVERY_S", 1.0), (worker, "REAP_EVERY_S", 3.0),
-        (worker, "SEED_EVERY_S", 8.0), (worker, "RESTART_FIRST_S", 0.5),
+        (forwarder, "NOTICE_S", 6.0), (forwarder, "NOTICE_BUSY_S", 1.0), (courier, "MARK_EVERY_S", 1.5),
+        (courier, "MARK_EVERY_IDLE_S", 10.0), (courier, "AGAIN_FIRST_S", 6.0), (courier, "MEASURE_FIRST", 1),
+        (clock, "MEASURE_EVERY_S", 60.0), (worker, "TEND_EVERY_S", 2.0), (worker, "REAP_EVERY_S", 5.0),
+        (worker, "SEED_EVERY_S", 10.0), (worker, "RESTART_FIRST_S", 0.5),
     ]  # fmt: skip
 
 
