@@ -413,7 +413,7 @@ class Cluster:
         self.world, self.kernel = world, world.kernel
         settings = world.settings
         dice = world.dice
-        self.is_supervised = settings.mode == "supervise"
+        self.is_supervised = world.plan.has_our_scripts
         self.script_timeout_s = settings.clusterpro.script_timeout
         self.restarts = dice.choice((0, RESTARTS, RESTARTS))
         self.has_resolution = dice.random() < 0.5

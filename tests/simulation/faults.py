@@ -1,8 +1,8 @@
 """Every kind of fault, and how the dice choose among them.
 
-A round has one *blow*, after which CLUSTERPRO must act (a service dies, a node dies, an operator moves the group ...), and some *troubles*
-around it, which may overlap each other and it. Each fault is a function that does it now and returns what ends it, or None where it
-ends by itself or at the end of the round.
+A round has a *blow*, after which CLUSTERPRO must act (a service dies, a node dies, an operator moves the group ...), perhaps a second one
+while that is under way, and some *troubles* around them, all of which may overlap. Each fault is a function that does it now and returns
+what ends it, or None where it ends by itself or at the end of the round.
 """
 
 from __future__ import annotations
@@ -223,12 +223,21 @@ NODE_LASTS_S = (1.0, 20.0)
 """How long what is wrong with a node, or with CLUSTERPRO, lasts, where it does not end by itself."""
 
 
+AGAIN = 0.4
+"""So many rounds have a second blow."""
+
+RARER = {"group stopped": 0.4, "heartbeats cut": 0.6}
+"""Blows after which no failover is to be expected."""
+
+
 def of_a_round(world: World) -> list[Strike]:
-    """One blow, and what strikes around it."""
+    """One blow, perhaps a second one into what follows from it, and what strikes around them."""
     dice = world.dice
-    blow = _strike(world, _blows(world), (1.0, 6.0))
+    blows = [_strike(world, _blows(world), (1.0, 6.0))]
+    if dice.random() < AGAIN:
+        blows.append(_strike(world, _blows(world), (8.0, 40.0)))
     count = dice.choices((0, 1, 2, 3), (2, 4, 3, 1))[0]
-    return [blow, *(_strike(world, _troubles(world), (0.0, 20.0)) for _ in range(count))]
+    return [*blows, *(_strike(world, _troubles(world), (0.0, 30.0)) for _ in range(count))]
 
 
 def _strike(world: World, kinds: dict[str, Kind], after_s: tuple[float, float]) -> Strike:
@@ -240,7 +249,7 @@ def _strike(world: World, kinds: dict[str, Kind], after_s: tuple[float, float]) 
 def _blows(world: World) -> dict[str, Kind]:
     """What the cluster manager acts on."""
     found = {name: Kind(_on_active(name, blow=True), 1.0, NODE_LASTS_S) for name in _some_node(world).blows}
-    found |= {name: Kind(_of_cluster(name, blow=True), 1.0, NODE_LASTS_S) for name in world.cluster.blows}
+    found |= {name: Kind(_of_cluster(name, blow=True), RARER.get(name, 1.0), NODE_LASTS_S) for name in world.cluster.blows}
     return found | {name: Kind(_of_people(name, blow=True), 1.0) for name in world.operators.blows}
 
 

@@ -25,6 +25,8 @@ class Plan:
     nodes: tuple[str, ...]
     services: str
     mode: Literal["supervise", "observe"]
+    has_our_scripts: bool
+    """CLUSTERPRO runs dcsup's scripts, and not the guide's own. In mode observe a site may have either."""
     orchestrators: int
     rounds: int
     configuration: dict[str, Any]
@@ -34,7 +36,9 @@ class Plan:
         nodes = ("n1", "n2", "n3")[: dice.choices((2, 3), (4, 1))[0]]
         services = dice.choices(tuple(_SERVICES), (5, 3, 2, 2))[0]
         mode: Literal["supervise", "observe"] = "observe" if dice.random() < 0.08 else "supervise"
-        return cls(nodes, services, mode, dice.choices((1, 2, 3), (2, 5, 1))[0], dice.randint(2, 5), _settings(dice, nodes, services, mode))
+        ours = mode == "supervise" or dice.random() < 0.4
+        orchestrators, rounds = dice.choices((1, 2, 3), (2, 5, 1))[0], dice.randint(2, 5)
+        return cls(nodes, services, mode, ours, orchestrators, rounds, _settings(dice, nodes, services, mode))
 
     def configuration_of(self, node: str) -> Configuration:
         """The whole dcsup.toml of one machine."""
@@ -50,7 +54,9 @@ class Plan:
         return [service["kind"] for service in _SERVICES[self.services]]
 
     def __str__(self) -> str:
-        return f"{len(self.nodes)} nodes, {self.services}, {self.mode}, {self.orchestrators} orchestrator(s), {self.rounds} rounds"
+        scripts = "" if self.has_our_scripts else " (guide's scripts)"
+        centre = f"{self.orchestrators} orchestrator(s), {self.rounds} rounds"
+        return f"{len(self.nodes)} nodes, {self.services}, {self.mode}{scripts}, {centre}"
 
 
 def _commands(name: str, kind: str) -> dict[str, Any]:
@@ -59,6 +65,7 @@ def _commands(name: str, kind: str) -> dict[str, Any]:
 
 
 def _settings(dice: Random, nodes: tuple[str, ...], services: str, mode: str) -> dict[str, Any]:
+    settle_s = dice.choice((2.0, 2.0, 2.0, 20.0))
     cluster = {
         "mode": mode, "group": GROUP, "nodes": list(nodes), "services": _SERVICES[services], "ack_timeout": 8.0, "node_ttl": 24.0,
         "takeover_deadline": 90.0, "suspicion_deadline": dice.choice((60.0, 120.0)), "probation": 8.0,
@@ -68,7 +75,7 @@ def _settings(dice: Random, nodes: tuple[str, ...], services: str, mode: str) ->
         },
         "start": {"command_limit": 30.0, "deadline": 90.0},
         "stop": {"command_limit": 30.0, "deadline": 90.0, "report_failure": dice.random() < 0.1},
-        "schedules": {"probe_interval": 60.0, "settle": 2.0, "deadline": 20.0},
+        "schedules": {"probe_interval": 60.0, "settle": settle_s, "deadline": settle_s + 18.0},
         "clusterpro": {"script_timeout": 200.0},
     }  # fmt: skip
     return {"redis": {"url": "redis://world"}, "orchestrator": {"lease_ttl": 15.0, "snapshot_every": 100}, "clusters": {CLUSTER: cluster}}
