@@ -56,6 +56,8 @@ CALM_LIMIT_S = 150.0
 """Within which, after everything is healed, all must run again: a bound, not a promise. A stop that was made to fail waits for its
 deadline."""
 CALM_S = 2.0
+PATIENCE_S = 45.0
+"""After which an operator breaks off a command that still waits: clpgrp does, for ever, where another node took the group meanwhile."""
 STUCK_S = 5.0
 """For so long the cluster manager must have done nothing more before an operator starts the group again."""
 STILL_S = 2.0
@@ -109,7 +111,7 @@ class Soak:
         except TimeoutError:
             self.say(f"episode {self.episodes}: {told}: NOT CALM AGAIN")
             raise
-        self._note_schedule_runs()
+        self.note_schedule_runs()
         calm_s = time.monotonic() - healed
         self.say(f"episode {self.episodes}: {told or 'nothing'} | {before} -> {self.world.active}, calm after {calm_s:.1f} s")
 
@@ -185,6 +187,8 @@ class Soak:
                 stuck_since = now
             elif now - stuck_since > STUCK_S:
                 self._start_again()
+            if now > deadline - CALM_LIMIT_S + PATIENCE_S:
+                self.world.end_errands()
             self._bring_back()
             time.sleep(0.2)
             now = time.monotonic()
@@ -281,7 +285,7 @@ class Soak:
         self.cluster.run(node, "clp/bin/clpgrp", "-t", group)
         self.cluster.run(node, "clp/bin/clpgrp", "-s", group, "-h", node)
 
-    def _note_schedule_runs(self) -> None:
+    def note_schedule_runs(self) -> None:
         """The metadata DB keeps only the last runs of its schedules."""
         new = [run for run in self.cluster.schedule_runs() if run["time"] > self._runs_until]
         for run in new:
@@ -306,7 +310,7 @@ class Soak:
         for node in self.cluster.nodes:
             site.stop(f"worker-{node}")
         site.wait_state("the nodes have left", lambda s: not any(x["present"] for x in s["nodes"].values()), 60)
-        self._note_schedule_runs()
+        self.note_schedule_runs()
         results = self._compare(folder / "events.ndjson")
         (folder / "results.json").write_text(json.dumps(results, ensure_ascii=False, indent=1), encoding="utf-8")
 
@@ -463,6 +467,7 @@ def _play(soak: Soak, ways: Ways, minutes: float, rounds: int | None, folder: Pa
         soak.finish(folder)
     except TimeoutError as error:
         soak.violations.append(f"liveness: {error}")
+        soak.note_schedule_runs()
         log = folder / "events.ndjson"
         site.dcsup("export", "--config", str(site.config("desk")), "--cluster", CLUSTER, "-o", str(log), timeout_s=120)
 

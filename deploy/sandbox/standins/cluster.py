@@ -559,9 +559,9 @@ class SandboxCluster:
         """
         pid = int((self.node_dir(node) / "run" / f"{component}.pid").read_text(encoding="ascii"))
         self._note("daemon killed", node=node, component=component, pid=pid)
-        for process in processes.of(self._mark(node), str(self.node_dir(node))):
-            if process.pid == pid:  # never a stranger who was given the number later
-                process.kill()
+        process = processes.one(self._mark(node), str(self.node_dir(node)), pid)
+        if process is not None:
+            process.kill()
 
     # Records
 

@@ -32,6 +32,15 @@ def of(mark: str, folder: str) -> list[psutil.Process]:
     return list(found.values())
 
 
+def one(mark: str, folder: str, pid: int) -> psutil.Process | None:
+    """The process with this id if it is one of these: never a stranger who was given the number later."""
+    try:
+        process = psutil.Process(pid)
+    except psutil.Error:
+        return None
+    return process if _belongs(process, mark, folder) else None
+
+
 def command_lines(mark: str, folder: str) -> list[str]:
     """``<pid> <command line>`` of all these processes."""
     lines = []
