@@ -18,7 +18,7 @@ from unittest import mock
 from tests.simulation.disk import Disk, SimOs, SimPath
 from tests.worlds import replay
 from tests.worlds.replay import act
-from workers import files, journal, launcher, outbox, processes, reaper, tickets
+from workers import clock, courier, files, forwarder, journal, launcher, outbox, processes, reaper, sequences, tickets
 from workers.hooks import calls, common
 
 WALL_S, MONO_S = 1_800_000_000.0, 1000.0
@@ -92,8 +92,10 @@ class Installed:
 
     def replacements(self) -> list[tuple[Any, str, Any]]:
         sim_os = SimOs(lambda: self.pid)
-        clocks = [(module, "time", self.clock) for module in (files, tickets, launcher, reaper, outbox, calls, common)]
-        systems = [(module, "os", sim_os) for module in (files, launcher, outbox, common)]
+        clocks = [
+            (module, "time", self.clock) for module in (files, tickets, launcher, reaper, outbox, calls, common, forwarder, courier, clock)
+        ]
+        systems = [(module, "os", sim_os) for module in (files, launcher, outbox, common, sequences)]
         paths = [(module, "Path", SimPath) for module in (journal, launcher, calls, common)]
         alive = lambda pid, birth: act("look", lambda: group_lives(pid, birth))  # noqa: E731
         return [
