@@ -30,7 +30,7 @@ from deploy.sandbox.standins import records
 from deploy.sandbox.ways import OPEN, Ways
 
 BALLAST = "ballast"
-COMMAND_LIMIT_S = 20.0
+COMMAND_LIMIT_S = 60.0
 
 
 class World:
@@ -148,6 +148,13 @@ class World:
             with (self.site.base / "log" / "operators.log").open("a", encoding="utf-8") as log:
                 log.write(f"{' '.join(words)}: {answer.returncode} {answer.stdout}{answer.stderr}\n")
         return answer.returncode == 0
+
+    def tell_manager(self, node: str, command: str, *words: str) -> bool:
+        """An operator tells the cluster manager something on a node, and waits for a while; whether it said yes."""
+        try:
+            return self.cluster.run(node, f"clp/bin/{command}", *words, timeout_s=COMMAND_LIMIT_S).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
 
     def end_errands(self) -> None:
         """What operators still wait for is broken off."""
@@ -470,7 +477,7 @@ def _restart(world: World) -> Hit | None:
 def _clpcl(world: World, word: str) -> bool:
     for node in world.cluster.nodes:
         if world.is_on(node):
-            return world.cluster.run(node, "clp/bin/clpcl", f"--{word}", timeout_s=COMMAND_LIMIT_S).returncode == 0
+            return world.tell_manager(node, "clpcl", f"--{word}")
     return False
 
 

@@ -282,8 +282,8 @@ class Soak:
         """The manager gave up, as documented: an operator stops what is left of the group and starts it."""
         self.world.operator("stop", node=self.world.active)
         node, group = self.world.active, self.cluster.group
-        self.cluster.run(node, "clp/bin/clpgrp", "-t", group)
-        self.cluster.run(node, "clp/bin/clpgrp", "-s", group, "-h", node)
+        self.world.tell_manager(node, "clpgrp", "-t", group)
+        self.world.tell_manager(node, "clpgrp", "-s", group, "-h", node)
 
     def note_schedule_runs(self) -> None:
         """The metadata DB keeps only the last runs of its schedules."""
@@ -303,7 +303,7 @@ class Soak:
         """
         world, site = self.world, self.site
         world.operator("stop", node=world.active)
-        self.cluster.clpgrp("-t", self.cluster.group, node=world.active)
+        world.tell_manager(world.active, "clpgrp", "-t", self.cluster.group)
         over = ("stopped", "failed")  # failed: the stop took longer than its deadline, on a machine that has too much to do
         site.wait_state("everything is stopped", lambda s: all(x["state"] in over for x in s["services"].values()), 60)
         site.wait_for("every fact on the nodes' disks is in the log", self._handed_in, 60)

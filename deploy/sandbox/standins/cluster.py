@@ -559,9 +559,7 @@ class SandboxCluster:
         """
         pid = int((self.node_dir(node) / "run" / f"{component}.pid").read_text(encoding="ascii"))
         self._note("daemon killed", node=node, component=component, pid=pid)
-        process = processes.one(self._mark(node), str(self.node_dir(node)), pid)
-        if process is not None:
-            process.kill()
+        processes.kill_one(self._mark(node), str(self.node_dir(node)), pid)
 
     # Records
 

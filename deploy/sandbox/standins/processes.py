@@ -32,13 +32,14 @@ def of(mark: str, folder: str) -> list[psutil.Process]:
     return list(found.values())
 
 
-def one(mark: str, folder: str, pid: int) -> psutil.Process | None:
-    """The process with this id if it is one of these: never a stranger who was given the number later."""
+def kill_one(mark: str, folder: str, pid: int) -> None:
+    """Kill the process with this id if it is one of these: never a stranger who was given the number later."""
     try:
         process = psutil.Process(pid)
+        if _belongs(process, mark, folder):
+            process.kill()
     except psutil.Error:
-        return None
-    return process if _belongs(process, mark, folder) else None
+        pass  # gone by itself
 
 
 def command_lines(mark: str, folder: str) -> list[str]:
