@@ -39,10 +39,18 @@ Connect = Callable[[RedisSettings, float], Redis]
 """(settings, bound of each answer, s) -> a client: `workers.redisclient.client_of`, handed in for this package may not know the other."""
 
 
-def run(configuration: Configuration, *, connect: Connect, serve: Serve = http.serve, identity: str | None = None) -> int:
+def run(
+    configuration: Configuration,
+    *,
+    connect: Connect,
+    serve: Serve = http.serve,
+    identity: str | None = None,
+    when_up: Callable[[], None] = lambda: None,
+) -> int:
     """Lead the configured clusters until SIGTERM or SIGINT, then hand over at once.
 
-    A Redis that does not answer is waited for, and that is said; only an embedded one that cannot be started is an error.
+    A Redis that does not answer is waited for, and that is said; only an embedded one that cannot be started is an error. `when_up` is
+    called once all is built and before anything is led.
 
     Returns:
         0: ended in good order.
@@ -54,7 +62,11 @@ def run(configuration: Configuration, *, connect: Connect, serve: Serve = http.s
         ValueError: what [redis] names cannot be used (`connect`).
     """
     with ExitStack() as stack:
-        _lead(configuration, connect, serve, identity if identity is not None else new_identity(), stack)
+        orchestrator = _built(configuration, connect, serve, identity if identity is not None else new_identity(), stack)
+        when_up()
+        with _until_told(orchestrator):
+            orchestrator.run()
+        log.info("orchestrator down", orchestrator=orchestrator.lease.identity)
     return 0
 
 
@@ -91,7 +103,7 @@ def live(orchestrator: Orchestrator, clusters: Iterable[str]) -> dict[str, metri
     return found
 
 
-def _lead(configuration: Configuration, connect: Connect, serve: Serve, identity: str, stack: ExitStack) -> None:
+def _built(configuration: Configuration, connect: Connect, serve: Serve, identity: str, stack: ExitStack) -> Orchestrator:
     server = stack.enter_context(_embedded(configuration.redis))
     store = RedisStore(partial(connect, configuration.redis), keys=_keys(configuration))
     stack.callback(store.close)
@@ -105,9 +117,7 @@ def _lead(configuration: Configuration, connect: Connect, serve: Serve, identity
     log.info("orchestrator up", orchestrator=identity, clusters=sorted(configuration.clusters), url=url)
     gc.collect()
     gc.freeze()  # what was imported stays for good; looking through it again and again is what makes the slowest commits slow
-    with _until_told(orchestrator):
-        orchestrator.run()
-    log.info("orchestrator down", orchestrator=identity)
+    return orchestrator
 
 
 def _keys(configuration: Configuration) -> dict[str, str]:

@@ -6,8 +6,6 @@ What is told of one that cannot be read is where it should be, never what is in 
 from __future__ import annotations
 
 import os
-import stat
-import sys
 from pathlib import Path
 
 from orchestrator.said import Said, say
@@ -69,13 +67,3 @@ def token_of(settings: OrchestratorSettings) -> str | None:
     if not settings.has_token:
         return None
     return read_secret(settings.token_file, settings.token_env, "orchestrator." + ("token_file" if settings.token_file else "token_env"))
-
-
-def is_open_to_others(file: str | Path) -> bool | None:
-    """Whether more people than its owner may read or write the file; None: this system does not say, or the file is not there."""
-    if sys.platform == "win32":
-        return None
-    try:
-        return bool(Path(file).stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
-    except OSError:
-        return None

@@ -17,6 +17,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -77,6 +78,21 @@ def objections(seen: list[dict[str, Any]]) -> list[str]:
         if one["kind"] == "secret" and one["readers"]:
             said.append(f"{one['path']} can be read by: {', '.join(one['readers'])}")
     return said
+
+
+def tell(configuration: Configuration, config_file: str | None, log: Any) -> None:
+    """Log what is wrong, from a thread: the system's answer may take its time, and nothing waits for it."""
+
+    def look_and_tell() -> None:
+        try:
+            found = objections(look_at_node(configuration, config_file))
+        except OSError as error:
+            log.warning("permissions cannot be seen", error=str(error))
+            return
+        for objection in found:
+            log.warning("others have access that they should not have; `dcsup check --node` says what to do", what=objection)
+
+    threading.Thread(target=look_and_tell, name="permissions", daemon=True).start()
 
 
 def _listed(names: tuple[str, ...] | None) -> list[str] | None:

@@ -260,17 +260,7 @@ class Worker:
         """What an attacker could use; nothing is refused for it, for a worker that does not run would be the worse fault."""
         if not self.keys.is_known:
             self.log.warning("jobs are not signed: who may write to this node's queues makes it act; run `dcsup render redis`")
-        # In a thread: the system's answer may take its time, and nothing waits for it.
-        threading.Thread(target=self._say_who_else_may, daemon=True).start()
-
-    def _say_who_else_may(self) -> None:
-        try:
-            seen = permissions.look_at_node(self._configuration, self._config)
-        except OSError as error:
-            self.log.warning("permissions cannot be seen", error=str(error))
-            return
-        for objection in permissions.objections(seen):
-            self.log.warning("others have access that they should not have; `dcsup check --node` says what to do", what=objection)
+        permissions.tell(self._configuration, self._config, self.log)
 
     def _end_children(self, lock: IO[str]) -> None:
         self.log.info("stopping")

@@ -29,12 +29,14 @@ def run_orchestrator(arguments: argparse.Namespace) -> int:
     check_redis(configuration)
     from orchestrator.app import run
     from orchestrator.http import CannotListen
-    from workers import logs
+    from workers import logs, permissions
     from workers.redisclient import client_of
 
-    logs.configure("orchestrator")
+    log = logs.configure("orchestrator")
     try:
-        return with_own_redis(lambda: run(configuration, connect=client_of))
+        return with_own_redis(
+            lambda: run(configuration, connect=client_of, when_up=lambda: permissions.tell(configuration, arguments.config, log))
+        )
     except CannotListen as error:
         raise Stop(WRONG_USE, error.said) from error
 
