@@ -106,7 +106,7 @@ def replication_users() -> tuple[User, User]:
 def sentinel_users() -> tuple[User, User]:
     """The users of the Sentinels themselves: every machine of dcsup's asks for one thing, and they tell each other everything."""
     return (
-        User(ASKING, (CONNECTING, "+sentinel|master +sentinel|get-master-addr-by-name")),
+        User(ASKING, ("+ping +client|setname +sentinel|master +sentinel|get-master-addr-by-name",)),
         User(SENTINEL, ("allchannels +@all",)),
     )
 
