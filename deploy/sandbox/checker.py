@@ -414,7 +414,10 @@ def _explained(story: Story, outage: Outage) -> bool:
     if any(first - 0.5 <= begin <= last + BLINK_S for first, last in story.changes):
         return True
     died = ("daemon killed", "node killed", "node paused")
-    return any(begin - BLINK_S <= r["time"] <= begin + 0.5 for what in died for r in story.of("driver", what))
+    if any(begin - BLINK_S <= r["time"] <= begin + 0.5 for what in died for r in story.of("driver", what)):
+        return True
+    # a busy machine takes its time to cut a node's power
+    return any(f.kind in ("node-kill", "node-stop") and f.touches(begin - BLINK_S, begin + 0.5) for f in story.faults)
 
 
 def outages_agree(story: Story) -> Found:
