@@ -290,6 +290,19 @@ class Search:
         finally:
             clock.mono_s, clock.on_sleep = MONO_S, lambda: None
 
+    # --- beginnings
+
+    def begin(self, call: int) -> World:
+        """CLUSTERPRO makes this call, on the disk as it stands."""
+        world = World(self._image(), call=call)
+        return self._begin(world._replace(scripts=_with(world.scripts, call, "on")), script_pid(call), "clear_ground", call)
+
+    def altered(self, world: World, act: Callable[[], None]) -> World:
+        """The same, behind what `act` does to the disk."""
+        self._restore(world.image, world.stale)
+        act()
+        return world._replace(image=self._image())
+
     # --- who may act
 
     def moves(self, world: World) -> Iterator[Move]:
