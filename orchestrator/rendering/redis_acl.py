@@ -26,7 +26,7 @@ CONNECTING = "+ping +select +client|setname"
 """What every client says of itself; HELLO and AUTH are allowed to all."""
 
 _JOBS = (
-    "blmove rpoplpush lmove lpop rpush lpush lrem lrange llen lpos hset hget hmget hgetall hexists hdel hincrby hincrbyfloat "
+    "blmove rpoplpush lmove lindex lpop rpush lpush lrem lrange llen lpos hset hget hmget hgetall hexists hdel hincrby hincrbyfloat "
     "sadd srem smembers scard zadd zrem zscore zcard zrange zrangebyscore zremrangebyscore xadd xlen xread xrevrange "
     "get set del exists expire persist watch"
 )
