@@ -64,6 +64,41 @@ def test_schedules_are_judged_after_a_restart_in_place_whose_start_hook_told_not
     assert story.state.term == 2, "a start of the group is a term of its own, whoever told of it"
 
 
+def viewed(story: Story, node: str, current: str) -> None:
+    story.tell(node, "ClusterViewed", group_state="online", current=current, servers={}, suspended=False, by="clpstat")
+
+
+def test_what_goes_on_after_a_double_activation_is_taken_over_where_the_manager_says() -> None:
+    """I1, I3: the group came up on both nodes, and the later one gave way: the other's services serve, though their polls are no news."""
+    story = up()
+    second = story.call("start", "node2", "FAILOVER")
+    for n, service in enumerate(("agent", "server"), start=1):
+        story.run(second, n)
+        story.poll("node2", service, ticket=second)
+    story.tell("node2", "ScriptEnded", ticket=second, script="start", code=0)
+    story.take_down("node2", "FAILOVER")
+    assert story.states() == {"agent": "stopped", "server": "stopped"}
+    viewed(story, "node1", "node1")
+    story.observe("node1")
+    assert story.states() == UP
+    assert story.state.active == "node1"
+
+
+def test_a_view_from_before_a_stop_brings_nothing_back() -> None:
+    """A node's view that is told late, and polls that no longer come (dcstatus hangs): what was stopped is stopped."""
+    story = up()
+    seen_ms = float(story.now_ms)
+    story.wait(1)
+    stop = story.call("stop", "node1", factor="GROUPSTOP")
+    for n in (1, 2):
+        story.run(stop, n)
+    story.tell("node1", "ScriptEnded", ticket=stop, script="stop", code=0)
+    view = {"group_state": "online", "current": "node1", "servers": {}, "suspended": False, "by": "clpstat"}
+    story.tell("node2", "ClusterViewed", at_ms=seen_ms, **view)
+    story.tell("node2", "ClusterViewed", **view)
+    assert story.states() == {"agent": "stopped", "server": "stopped"}
+
+
 def test_an_alert_told_after_the_start_takes_nothing_away() -> None:
     """`rc 60` says that a failover began; told when the new node is already at it, it is history."""
     story = up()
