@@ -67,12 +67,12 @@ class Launcher(launcher.Launcher):
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[Installed]:
+def world() -> Iterator[Installed]:
     """A node on which nobody lives but whoever is asked to do something."""
-    with installed() as found:
-        monkeypatch.setattr(processes, "group_alive", lambda _pid, _birth: False)
-        monkeypatch.setattr(processes, "alive", lambda _pid, _birth: True)
-        monkeypatch.setattr(processes, "born", lambda pid: f"b{pid}")
+    with installed() as found, pytest.MonkeyPatch.context() as patches:
+        patches.setattr(processes, "group_alive", lambda _pid, _birth: False)
+        patches.setattr(processes, "alive", lambda _pid, _birth: True)
+        patches.setattr(processes, "born", lambda pid: f"b{pid}")
         yield found
 
 
