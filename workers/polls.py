@@ -60,6 +60,8 @@ class ServicePolls:
         self._polls_told = 0
         self._ended: float | None = None
         self._began: float | None = None
+        self._last_began: float | None = None
+        """When the last poll that ended had begun; `_began` may be of one under way."""
         self._load()
 
     # -- what happens to the service
@@ -114,7 +116,8 @@ class ServicePolls:
     def _judge(self, outcome: Outcome) -> None:
         self.polls += 1
         self.code = outcome.code
-        self._began, self._ended = outcome.started, outcome.ended
+        self._began = self._last_began = outcome.started
+        self._ended = outcome.ended
         if outcome.code == 0:
             self._good_answer()
         elif outcome.code is not None:
@@ -181,7 +184,8 @@ class ServicePolls:
         fields: dict[str, object] = {
             "service": self.name, "status": self.status, "code": self.code, "verified": int(self.verified), "ticket": self.ticket,
             "polls": self.polls, "polling": int(self._run is not None), "boot": self._boot, "mono": self._ended,
-            "mono_started": self._began, "written": time.monotonic(), "next": self._due, "pid": self._me[0], "born": self._me[1],
+            "mono_started": self._began, "last_started": self._last_began, "written": time.monotonic(),
+            "next": self._due, "pid": self._me[0], "born": self._me[1],
             "errors": self.errors, "last_success_wall": self.last_success_wall, "verified_mono": self.verified_mono,
             "told": int(self._told == (self.status, self.verified, self.ticket)),
         }  # fmt: skip
@@ -202,5 +206,6 @@ class ServicePolls:
         self.verified, self.ticket = fields.get("verified") == "1", fields.get("ticket") or None
         self.verified_mono = files.to_float(fields.get("verified_mono")) if self.verified else None
         self._ended, self._began = files.to_float(fields.get("mono")), files.to_float(fields.get("mono_started"))
+        self._last_began = files.to_float(fields.get("last_started"))
         if fields.get("told") == "1":
             self._told = (self.status, self.verified, self.ticket)

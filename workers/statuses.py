@@ -28,6 +28,8 @@ class Status(NamedTuple):
     mono: float | None
     """The monotonic clock at the end of the last poll, s."""
     mono_started: float | None
+    last_started: float | None
+    """The monotonic clock at the beginning of the last poll that ended, s: what it said is about that moment or a later one."""
     written: float | None
     next: float | None
     """When the next poll is planned, s; optional."""
@@ -62,9 +64,11 @@ def read(node_folder: Path, service: str, boot: str) -> Status | None:
     fields = files.read_fields(path_of(node_folder, service))
     if fields is None or fields.get("boot") != boot:
         return None
+    polling, began = fields.get("polling") == "1", files.to_float(fields.get("mono_started"))
+    last = files.to_float(fields["last_started"]) if "last_started" in fields else None if polling else began
     return Status(
         service=service, status=fields.get("status", "unknown"), verified=fields.get("verified") == "1", ticket=fields.get("ticket", ""),
-        polling=fields.get("polling") == "1", boot=boot, mono=files.to_float(fields.get("mono")),
-        mono_started=files.to_float(fields.get("mono_started")), written=files.to_float(fields.get("written")),
-        next=files.to_float(fields.get("next")), pid=files.to_int(fields.get("pid")), born=fields.get("born", ""),
+        polling=polling, boot=boot, mono=files.to_float(fields.get("mono")), mono_started=began,
+        last_started=last, written=files.to_float(fields.get("written")), next=files.to_float(fields.get("next")),
+        pid=files.to_int(fields.get("pid")), born=fields.get("born", ""),
     )  # fmt: skip

@@ -204,6 +204,19 @@ def test_stop_ends_0_only_after_a_poll_that_began_after_the_commands_end(node: N
         assert hook.wait(LIMIT_S) == 0
 
 
+def test_a_stop_ends_0_though_somebody_is_always_polling(node: Node) -> None:
+    """The polls of two services take turns, and there is no moment without one: what a poll has proved the next does not take back."""
+    name = node.make_ticket("stop", (("server", "faststop"), ("agent", "stop")))
+    hand_over(node, name)
+    hook = node.hook("stop", "--ticket", name, *QUICK)
+    with killed_at_end(hook):
+        eventually(lambda: node.facts("StopHookCalled"))
+        for n, service in ((1, "server"), (2, "agent")):
+            end(node, name, n, "ok")
+            node.put_status(service, "unhealthy", polling=1, last_started=time.monotonic())
+        assert hook.wait(LIMIT_S) == 0
+
+
 def wait_for_two_signs(node: Node, ticket: str) -> None:
     """Until the hook has certainly looked again."""
     first = files.to_int(tickets.alive_path(node.folder, ticket).read_text().strip()) or 0

@@ -22,9 +22,10 @@ class StopCall(Call):
     def is_settled(self, entry: journal.Entry | None, status: statuses.Status | None) -> bool:
         if entry is None or entry.state not in ("ok", "fail") or entry.mono_s is None or status is None:
             return False
-        if status.polling or status.mono_started is None or status.mono is None:
-            return False  # while a poll is under way the file's verdict belongs to an earlier one than its beginning
-        return status.status == "unhealthy" and entry.mono_s < status.mono_started <= status.mono
+        if status.last_started is None or status.mono is None:
+            return False
+        # the last poll that ended counts: the next one may be under way already, and takes nothing back before it ends
+        return status.status == "unhealthy" and entry.mono_s < status.last_started <= status.mono
 
     def is_reached(self, look: Look) -> bool:
         return super().is_reached(look) and look.ticket is not None and not older_process_lives(self.folder, self.boot, look.ticket)
