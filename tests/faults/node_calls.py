@@ -60,7 +60,7 @@ class Call:
         self.recorded = len(self.node.verbs())
         self._prepare()
         self.began = time.monotonic()
-        self.process = self.node.begin(f"{self.script}.sh")
+        self.process = self.node.begin(f"{self.script}.sh", CLP_FACTOR="GROUPSTOP" if self.script == "stop" else "")
 
     def _prepare(self) -> None:
         if self.point == "ticket":
@@ -151,7 +151,7 @@ def settle(installation: Installation, calls: Sequence[Call]) -> None:
         while not installation.settled(call.node, call.ticket, STATES[call.script]):
             assert time.monotonic() < give_up, (
                 f"{call.point or 'undisturbed'} {call.script}: {installation.story(call.node, call.ticket)}, "
-                f"{installation.states(call.node)}, {installation.jobs(call.node)} jobs; {[entry.type for entry in installation.log(call.node)][-12:]}"
+                f"{installation.states(call.node)}, {installation.jobs(call.node)} jobs"
             )
             time.sleep(0.05)
 
