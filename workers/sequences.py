@@ -206,9 +206,8 @@ class DiskSequence:
     def acknowledge(self, mark: int) -> None:
         count = bisect_right(self._waiting, mark)
         if count:
-            top = self._waiting[count - 1]
+            self._keep_top(self._waiting[count - 1])  # a disk that fails just now: all of it is still to be let go of
             del self._waiting[:count]
-            self._keep_top(top)
 
     def _keep_top(self, seq: int) -> None:
         """The highest acknowledged file stays, as `.done`: it is where numbering goes on after a restart."""

@@ -22,6 +22,7 @@ from workers import files, outbox
 from workers.forwarder import Forwarder
 from workers.rawfacts import Damaged, read_fact
 from workers.redisclient import connect
+from workers.sequences import DiskSequence
 
 Stepped = Callable[[Callable[[], object], Callable[[], Any]], Callable[[], Any]]
 
@@ -107,6 +108,19 @@ def test_nothing_is_deleted_before_the_mark_has_passed_it(node: NodeFixture, log
     poll_fact(node, 5)
     ours.step()
     assert node.inbox()[-1].oldest == 3
+
+
+def test_what_the_mark_has_passed_is_let_go_of_when_the_disk_answers_again(tmp_path: Path) -> None:
+    """A disk that fails at that moment keeps no fact waiting for ever: the next look at the mark lets go of it."""
+    outbox.write_fact(tmp_path, "WatchHookStarted", "hook", {"service": "server"}, BOOT)
+    sequence = DiskSequence(tmp_path)
+    sequence.number_new()
+    away = sequence.numbered.rename(tmp_path / "away")
+    with pytest.raises(OSError):
+        sequence.acknowledge(1)
+    away.rename(sequence.numbered)
+    sequence.acknowledge(1)
+    assert [path.name for path in sequence.numbered.iterdir()] == ["000000000001.done"]
 
 
 def test_without_progress_everything_above_the_mark_is_offered_again(
