@@ -14,44 +14,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from deploy.sandbox.evidence import Round
 from deploy.sandbox.site import CLUSTER, Pace, Site, interruptible
+from deploy.sandbox.telling import PHASES, Expectation, Played, phase_table, phases, progress, schedule_table
 
 SABOTAGED, SURPRISE = "auto-started-sabotaged-5", "manual-stopped-surprise-6"
-# Phase, begin, end; spelled out once more on purpose: an expectation does not come from what it is to check.
-PHASES = (
-    ("detect", "symptom", "acted"),
-    ("stop", "stop_called", "stop_ended"),
-    ("takeover", "stop_ended", "start_called"),
-    ("dispatch", "start_called", "first_command"),
-    ("start", "first_command", "last_command"),
-    ("verify", "last_command", "verified"),
-    ("resume", "verified", "judged"),
-)
-
-
-@dataclass(frozen=True)
-class Expectation:
-    step: int
-    text: str
-    held: bool
-    seen: str
-
-
-@dataclass(frozen=True)
-class Played:
-    """One failover: the stand-ins' round and dcsup's record of it."""
-
-    title: str
-    round: Round
-    record: dict[str, Any]
 
 
 class Demo:
@@ -96,7 +69,7 @@ class Demo:
                 for _, entries in answer:
                     for entry_id, fields in entries:
                         last = entry_id.decode()
-                        if line := _progress(json.loads(fields[b"e"])):
+                        if line := progress(json.loads(fields[b"e"])):
                             self.show(f"      {line}", "dim")
 
     # --- playing
@@ -134,7 +107,7 @@ class Demo:
         self._wait_running(node_to)
         played = Played(title, Round(self.cluster, begin, time.time()), state["failovers"][-1])
         self.played.append(played)
-        self.show(f"  {title}: {_phases(played.record)}")
+        self.show(f"  {title}: {phases(played.record)}")
         if self.site.mode == "supervise":
             self._check_phases(played, node_to, symptom)
         return played
@@ -488,7 +461,7 @@ class Demo:
         played = Played("fallback", Round(cluster, begin, time.time()), state["failovers"][-1])
         self.played.append(played)
         seen, record = played.round, played.record
-        self.show(f"  fallback: {_phases(record)}")
+        self.show(f"  fallback: {phases(record)}")
         self.expect(
             "fallback: the scripts ran the guide's sequence, each verb once",
             seen.names() == ["node1:server faststop", "node1:agent stop", "node2:agent start", "node2:server recover"],
@@ -564,8 +537,8 @@ class Demo:
         self.expect("replay: one changed byte is refused", answer.returncode == 1, answer.stderr.strip())
 
     def _show(self, folder: Path) -> None:
-        self.console.print(_phase_table(self.played))
-        self.console.print(_schedule_table(self.played))
+        self.console.print(phase_table(self.played))
+        self.console.print(schedule_table(self.played))
         failed = [e for e in self.expectations if not e.held]
         self.console.print(f"\n{len(self.expectations) - len(failed)} of {len(self.expectations)} expectations held.", style="bold")
         for expectation in failed:
@@ -584,21 +557,6 @@ Where to look next:
         )
 
 
-def _progress(entry: dict[str, Any]) -> str | None:
-    moves = ", ".join(f"{t['machine']} {t['from']} -> {t['to']}" for t in entry["transitions"])
-    where = entry["node"] or "-"
-    if entry["type"] == "CommandIssued":
-        return f"{where}: {entry['service']} {entry['data']['verb']} issued ({entry['rule']})"
-    if entry["type"] in ("LeadTaken", "FallbackTaken", "VerdictIssued", "ScriptDeclined", "WatchHookEnded", "InvariantViolated"):
-        return f"{where}: {entry['type']} {json.dumps({k: v for k, v in entry['data'].items() if k != 'changes'}, ensure_ascii=False)}"
-    return f"{where}: {moves} ({entry['rule']})" if moves else None
-
-
-def _phases(record: dict[str, Any]) -> str:
-    told = [f"{name} {record['phases'][name]:.2f}" for name, _, _ in PHASES if name in record["phases"]]
-    return ", ".join(told) + f"; total {record['total_s']:.2f} s"
-
-
 def _short(record: dict[str, Any]) -> dict[str, Any]:
     return {key: record[key] for key in ("id", "kind", "outcome", "trigger", "node_from", "node_to", "by_script", "reason")}
 
@@ -609,32 +567,6 @@ def _metric(text: str, name: str) -> float:
 
 def _same(one: str, other: str) -> bool:
     return bool(json.loads(one) == json.loads(other))
-
-
-def _phase_table(played: list[Played]) -> Table:
-    table = Table(title="Failovers by phase, in seconds")
-    for column in ("what", "kind", "from", "to", *(name for name, _, _ in PHASES), "total", "outcome"):
-        table.add_column(column, justify="left" if column in ("what", "kind", "from", "to", "outcome") else "right")
-    for one in played:
-        record = one.record
-        cells = [f"{record['phases'][name]:.2f}" if name in record["phases"] else "-" for name, _, _ in PHASES]
-        total = f"{record['total_s']:.2f}"
-        table.add_row(one.title, record["kind"], record["node_from"], record["node_to"], *cells, total, record["outcome"])
-    return table
-
-
-def _schedule_table(played: list[Played]) -> Table:
-    table = Table(title="What became of the schedules")
-    for column in ("what", "rule", "evidence age, s", "schedule", "outcome"):
-        table.add_column(column)
-    for one in played:
-        for judgement in one.record["judgements"]:
-            age = "-" if judgement["evidence_age_s"] is None else f"{judgement['evidence_age_s']:.1f}"
-            rule = judgement["rule"] + (" assumed (G7)" if judgement["assumed"] else "")
-            for verdict in judgement["schedules"]:
-                style = {"missed": "red", "unexpected": "yellow"}.get(verdict["outcome"])
-                table.add_row(one.title, rule, age, verdict["name"], verdict["outcome"], style=style)
-    return table
 
 
 def main(argv: list[str]) -> int:
