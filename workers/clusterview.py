@@ -231,6 +231,10 @@ class ClusterWatch:
         age_s = now - self._taken if self._taken is not None else float("inf")
         return self._told is not None and bool(self._told.suspended) and age_s < SUSPENDED_FOR * self._node.view_interval
 
+    def tell_again(self) -> None:
+        """The next view is told, whether it is a change or not."""
+        self._lost = True
+
     def discard(self) -> None:
         """End the commands under way and forget them."""
         for run in self._runs.values():

@@ -64,8 +64,11 @@ class Reporter:
 class Forwarder:
     """One node's forwarder: call `step` in a loop. There must be only one at a time for a folder."""
 
-    def __init__(self, folder: Path, cluster: str, node: str, boot: str, client: Redis, log: Any) -> None:
-        """Take over the node folder's outbox.
+    def __init__(
+        self, folder: Path, cluster: str, node: str, boot: str, client: Redis, log: Any, tail_lost: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take over the node folder's outbox. `tail_lost` is called when the log turns out to have lost what it had: then it may not know
+        any more what was told of this node long ago.
 
         Raises:
             OSError: it cannot be made or written.
@@ -74,7 +77,7 @@ class Forwarder:
         self.reporter = Reporter(folder, boot, log)
         self.courier = Courier(cluster, node, boot, client, log, [self.disk, self.reporter.direct])
         self.damaged = 0
-        self._log = log
+        self._log, self._on_tail_lost = log, tail_lost
         self._head_path = folder / "head"
         self.head = self._remembered_head()
         """The log's head as last seen in the mark; also on disk, so that a restart does not forget it."""
@@ -151,6 +154,7 @@ class Forwarder:
         seen_id, found_id = str(seen.get("last_id", "0-0")), str(found.get("last_id", "0-0"))
         self._log.error("the log lost its tail", seen=seen_id, found=found_id)
         self.reporter.report("LogTailLost", {"seen_id": seen_id, "found_id": found_id})
+        self._on_tail_lost()
         self.courier.again()
 
     def _remembered_head(self) -> dict[str, Any] | None:

@@ -117,6 +117,10 @@ class MetadataWatch:
             self._told = (service, port)
             self._report("MetadataObserved", {"service": service, "port": port}, "watch")
 
+    def tell_again(self) -> None:
+        """What is seen next is told, whether it is a change or not."""
+        self._told = None
+
     def discard(self) -> None:
         """End what is under way and forget it."""
         for one in (self._run, self._check):

@@ -179,6 +179,11 @@ class ServicePolls:
         self._report("ServicePolled", data, "watch")
         self._told, self._polls_told = now, self.polls
 
+    def tell_again(self) -> None:
+        """The next answer is told, whether it is a change or not."""
+        self._told = None
+        self.save()
+
     def save(self) -> None:
         """Write the status file; a disk that takes it not costs the hooks their view, not the polls."""
         fields: dict[str, object] = {

@@ -164,6 +164,11 @@ class ScheduleProbe:
         self._settled = self._verified_mono if settled else self._settled
         self._save()
 
+    def tell_again(self) -> None:
+        """The next observation is told, whether it is a change or not."""
+        self._last = self._settled = self._failed = None
+        self._save()
+
     def _fail(self, reason: str) -> None:
         self._agreeing = 0
         if reason != self._failed:

@@ -53,6 +53,19 @@ REDIS_PAUSE_S = 2.0
 """After Redis did not answer the sign of life: the loop must not spend its time in time-outs."""
 
 
+TELL_AGAIN = Path("watch") / "tell-again"
+"""In the node folder: the log lost what it had been told (`ask_to_tell_again`)."""
+
+
+def ask_to_tell_again(folder: Path) -> None:
+    """Have the node's watch tell everything once more.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    (folder / TELL_AGAIN).touch()
+
+
 class End(NamedTuple):
     """A command that ended, as the journal tells it."""
 
@@ -168,6 +181,7 @@ class Watch:
         if self._metadata is not None:
             self._metadata.step(now)
         if now >= self._alive_at:
+            self._tell_again()
             suspended = self._cluster is not None and self._cluster.is_suspended(now)
             self._maintenance.step(self._talk_with_redis(now), suspended_here=suspended)
 
@@ -182,6 +196,17 @@ class Watch:
 
     def _looking(self) -> Iterable[ServicePolls | ScheduleProbe | ClusterWatch | MetadataWatch]:
         return [*self.services.values(), *(one for one in (self._probe, self._cluster, self._metadata) if one is not None)]
+
+    def _tell_again(self) -> None:
+        """Where that was asked for: what is told only when it changes is told once more, as it is seen next."""
+        asked = self._folder / TELL_AGAIN
+        try:
+            if asked.exists():
+                for one in self._looking():
+                    one.tell_again()
+                asked.unlink()
+        except OSError:
+            pass  # it is still there, and looked at the next time
 
     # -- tickets and journal
 

@@ -138,7 +138,7 @@ class Worker:
         self._configuration, self._config = settings.whole, config
         self.folder, self.boot, self.log = Path(self.node.folder), boot, log
         self.client = client_of(settings.whole.redis)
-        self.forwarder = Forwarder(self.folder, self.node.cluster, self.node.name, boot, self.client, log)
+        self.forwarder = Forwarder(self.folder, self.node.cluster, self.node.name, boot, self.client, log, self._tell_again)
         self.children = [Child("cmd", config, log), Child("watch", config, log)]
         self.stopping = stopping
         self._watch_may_be_lost = True
@@ -255,6 +255,11 @@ class Worker:
 
     def _report_joined(self) -> None:
         self.forwarder.reporter.report("NodeJoined", {"boot": self.boot, "version": version(), "platform": platform.platform()})
+
+    def _tell_again(self) -> None:
+        """The log lost something: say anew that this node is there, and have the watch say what it sees."""
+        self._report_joined()
+        self._guarded(lambda: watch.ask_to_tell_again(self.folder), "asking the watch to tell again")
 
     def _say_what_is_open(self) -> None:
         """What an attacker could use; nothing is refused for it, for a worker that does not run would be the worse fault."""

@@ -18,6 +18,7 @@ import structlog
 
 from orchestrator.redis_store import RedisStore
 from statemachines import wire
+from statemachines.entries import id_key
 from tests.conftest import wait_until
 from tests.orchestrator.engine import C, Site
 from workers import outbox
@@ -101,8 +102,10 @@ def sound(site: Site, upto: int, node: str = "n1", cluster: str = C) -> None:
     nobody_lost(site, cluster)
 
 
-def nobody_lost(site: Site, cluster: str = C) -> None:
-    found = [entry for entry in site.log(cluster) if entry.type in ("NodeLost", "WatchLost")]
+def nobody_lost(site: Site, cluster: str = C, after: str = "0-0") -> None:
+    """No node and no watch was called lost in the entries behind `after`."""
+    begin = id_key(after)
+    found = [entry for entry in site.log(cluster) if entry.type in ("NodeLost", "WatchLost") and id_key(entry.id) > begin]
     assert not found, f"called lost: {found}"
 
 
