@@ -32,7 +32,7 @@ _JOBS = (
 )
 """What RQ's worker does with its own queues and jobs."""
 
-_REGISTRIES = ("wip", "finished", "failed", "ready", "deferred", "scheduled", "canceled", "clean_registries")
+_REGISTRIES = ("wip", "finished", "failed", "deferred", "scheduled", "canceled")
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,6 @@ def node_user(cluster: str, node: str) -> User:
         _selector("set exists", [wire.watch_alive(cluster, node)]),
         _selector("sadd", ["rq:queues"], "%W~"),
         _selector("sadd srem", ["rq:workers"], "%W~"),
-        _selector("set", ["rq:clean_groups"], "%W~"),
-        _selector("smembers get exists", ["rq:groups", "rq:rl-keys", "rq:suspended"], "%R~"),
     )  # fmt: skip
     return User(begins, rules)
 
