@@ -175,12 +175,22 @@ class Courier:
         self._away_since, self._backoff_s = None, BACKOFF_FIRST_S
 
     def _read_mark(self, on_mark: Callable[[Mark], None] | None) -> None:
-        mark = parse_mark(self._client.get(self._mark_key))
+        mark = parse_mark(self._get_mark())
         self._mark_read = time.monotonic()
         if on_mark is not None:
             on_mark(mark)
         for offer in self._offers:
             offer.moved_to(mark.streams.get(offer.sequence.stream, 0))
+
+    def _get_mark(self) -> Any:
+        """What stands in the mark's key. A key that is no text (somebody wrote into it) is no mark: the next commit of this node's facts
+        writes it anew, and there is none as long as nothing is handed in."""
+        try:
+            return self._client.get(self._mark_key)
+        except redis.ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            return None
 
     def _hand_in(self, offer: Offer) -> None:
         batch = self._batch(offer)

@@ -4,6 +4,7 @@ to wait until it is put right; the others never do."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from orchestrator import loop, redis_store
 from orchestrator.embedded import EmbeddedRedis
 from statemachines import wire
 from tests.conftest import wait_until
-from tests.faults.central import sound
+from tests.faults.central import Outbox, sound
 from tests.orchestrator.engine import C, Site, envelope, joined, leading, settings, start_called
+from workers.redisclient import connect
 
 OTHER = "d"
 
@@ -89,3 +91,14 @@ def test_a_head_that_is_none_ends_no_orchestrator(site: Site, monkeypatch: pytes
         wait_until(lambda: site.applied() == ["s:1"], "put right, it goes on")
     assert len([line for line in said if line["event"].startswith("cannot lead")]) <= 2
     assert site.types(OTHER).count("LeadTaken") == 1
+
+
+def test_a_mark_of_a_wrong_type_does_not_silence_its_node(site: Site, tmp_path: Path) -> None:
+    """A real forwarder: it cannot read how far its facts are, and hands them in all the same; then the mark is written anew."""
+    with leading(site.url), connect(site.url) as client, Outbox(tmp_path, client) as node:
+        node.write(3)
+        node.all_in_log(site)
+        spoil(site.client, wire.mark(C, "n1"))
+        node.write(3)
+        node.all_in_log(site)
+        wait_until(lambda: site.client.type(wire.mark(C, "n1")) == b"string", "the mark is written anew")

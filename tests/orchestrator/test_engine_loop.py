@@ -31,6 +31,12 @@ def site(redis_server: EmbeddedRedis) -> Iterator[Site]:
     found.close()
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are no workers that would have to be waited for after Redis is there."""
+    monkeypatch.setattr(loop, "RECONNECT_S", 0.0)
+
+
 def test_a_fact_becomes_an_entry_a_job_and_a_mark(site: Site) -> None:
     """A start call handed in is logged with its decisions, its command is queued for RQ, and the node learns that it is durable."""
     with leading(site.url) as orchestrator:
@@ -144,7 +150,7 @@ def test_a_cut_commit_happens_once(site: Site, cut: str) -> None:
 
 
 @pytest.mark.parametrize("cut", ["answer", "request"])
-def test_a_cut_observation_is_told_once(site: Site, cut: str) -> None:
+def test_a_cut_observation_is_told_once(site: Site, at_once: None, cut: str) -> None:
     """The leader's own fact, its answer or its way cut: the deadline is judged once."""
     with Door(site.url) as door, leading(door.url, clusters={C: settings(probation="0.3s")}) as orchestrator:
         wait_until(lambda: orchestrator.states()["leads"], "it leads")
@@ -160,7 +166,7 @@ def test_a_cut_observation_is_told_once(site: Site, cut: str) -> None:
 # --- deadlines and signs of life ------------------------------------------------------------------------------------------------------
 
 
-def test_a_deadline_is_judged_after_the_backlog(site: Site) -> None:
+def test_a_deadline_is_judged_after_the_backlog(site: Site, at_once: None) -> None:
     """Facts that arrived before a deadline was noticed are judged before it, however many they are."""
     store = RedisStore(site.url)
     late = orchestrator_on(store, clusters={C: settings(probation="1s")})
@@ -175,7 +181,7 @@ def test_a_deadline_is_judged_after_the_backlog(site: Site) -> None:
     store.close()
 
 
-def test_a_deadline_is_noticed_without_any_fact(site: Site) -> None:
+def test_a_deadline_is_noticed_without_any_fact(site: Site, at_once: None) -> None:
     """Nothing arrives, and the deadline is judged all the same, once."""
     with leading(site.url, clusters={C: settings(probation="0.2s")}):
         site.deliver("n1", joined(1))
@@ -185,7 +191,7 @@ def test_a_deadline_is_noticed_without_any_fact(site: Site) -> None:
         assert site.count("DeadlinePassed") == 1
 
 
-def test_under_pause_no_deadline_passes(site: Site) -> None:
+def test_under_pause_no_deadline_passes(site: Site, at_once: None) -> None:
     """Between pause and resume the clocks stand."""
     with leading(site.url, clusters={C: settings(probation="1.5s")}):
         site.deliver("n1", joined(1))
