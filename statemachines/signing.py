@@ -14,6 +14,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 SIGNATURE = "signature"
@@ -44,6 +45,7 @@ def keys_in(text: str) -> tuple[str, ...]:
     return keys
 
 
+@lru_cache(maxsize=4096)
 def node_key(cluster_key: str, cluster: str, node: str) -> str:
     """The one node's key, 64 hexadecimal digits; the cluster's cannot be told from it, nor another node's."""
     return _digest(cluster_key, f"dcsup:{cluster}:{node}")
@@ -83,4 +85,4 @@ def _canonical(payload: Mapping[str, Any], cluster: str, node: str, job_id: str)
 
 
 def _digest(key: str, text: str) -> str:
-    return hmac.new(key.encode(), text.encode(), "sha256").hexdigest()
+    return hmac.digest(key.encode(), text.encode(), "sha256").hex()

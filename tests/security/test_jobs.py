@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from rq import Queue
+from structlog.testing import capture_logs
 
-from orchestrator import keys
+from orchestrator import app, keys
 from orchestrator.memory_store import MemoryStore
 from orchestrator.redis_store import RedisStore
 from orchestrator.secretfiles import SecretError
@@ -209,7 +210,7 @@ def test_the_nodes_own_watch_jobs_are_signed(node: NodeFixture, parent: Callable
     """The whole `dcsup worker`: the watch job that it seeds itself is believed; one that somebody else puts there is not."""
     with_key(node, KEY)
     worker = parent(node)
-    wait_until(lambda: node.asked("server"), "the watch's polls")
+    wait_until(lambda: node.asked("server"), "the watch's polls", 120)
     assert worker.said("jobs are not signed: who may write to this node's queues makes it act; run `dcsup render redis`") == []
     assert node.inbox("CommandRefused") == []
     own = Queue(wire.watch_queue(CLUSTER, NODE), connection=node.client, serializer="json")
@@ -223,15 +224,6 @@ def test_the_nodes_own_watch_jobs_are_signed(node: NodeFixture, parent: Callable
         (forged.id, "bad-signature"),
         ("mine", "bad-signature"),
     ]
-
-
-def test_without_a_key_it_works_and_says_so(node: NodeFixture, parent: Callable[[NodeFixture], Parent]) -> None:
-    """As before there were keys, but one warning at the start tells what to do."""
-    write_config(node, services="server")
-    worker = parent(node)
-    wait_until(lambda: node.asked("server"), "the watch's polls")
-    said = worker.said("jobs are not signed: who may write to this node's queues makes it act; run `dcsup render redis`")
-    assert len(said) == 1 and said[0]["level"] == "warning"
 
 
 # --- where keys come from -----------------------------------------------------------------------------------------------------------------
@@ -305,6 +297,16 @@ def test_a_key_that_cannot_be_used_is_told_with_its_place(dcsup: Dcsup, tmp_path
         assert words in said and str(path) in said and setting in said, said
         assert "CANARY" not in said and "Traceback" not in said
         assert len(said.strip().splitlines()) == 1
+
+
+def test_an_orchestrator_says_which_jobs_it_does_not_sign() -> None:
+    """One warning for each cluster without a key, with what to do; it leads them all the same."""
+    url = {"url": "redis://localhost"}
+    with capture_logs() as said:
+        assert app._keys(configuration(url)) == {}
+    [warning] = said
+    assert (warning["log_level"], warning["cluster"]) == ("warning", CLUSTER)
+    assert "dcsup render redis" in warning["event"]
 
 
 def test_a_key_file_that_cannot_be_made_is_told(tmp_path: Path) -> None:

@@ -123,19 +123,22 @@ def test_a_new_folder_is_for_its_user_alone(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_worker_says_it_and_works(node: NodeFixture, parent: Callable[[NodeFixture], Parent]) -> None:
-    """A node folder that everybody may write, a key that everybody may read, a dcsup.toml that everybody may change: three warnings, and
-    the watch polls all the same (the first law)."""
-    key = node.base / "node.key"
-    key.write_text("k" * 64)
-    write_config(node, services="server", extra_node=f'key = {{ file = "{key}" }}')
-    for path, mode in ((node.folder, 0o777), (key, 0o644), (node.config, 0o666)):
+def test_a_worker_says_what_is_open_and_works(node: NodeFixture, parent: Callable[[NodeFixture], Parent]) -> None:
+    """No key, a node folder that everybody may write, a secret that everybody may read, a dcsup.toml that everybody may change: a warning
+    each, and the watch polls all the same (the first law)."""
+    token = node.base / "token"
+    token.write_text("t" * 64)
+    write_config(node, services="server")
+    node.config.write_text(f'{node.config.read_text()}[orchestrator]\ntoken_file = "{token}"\n')
+    for path, mode in ((node.folder, 0o777), (token, 0o644), (node.config, 0o666)):
         path.chmod(mode)
     worker = parent(node)
     event = "others have access that they should not have; `dcsup check --node` says what to do"
-    wanted = [f"{node.folder} can be changed by", f"{key} can be read by", f"{node.config} can be changed by"]
+    wanted = [f"{node.folder} can be changed by", f"{token} can be read by", f"{node.config} can be changed by"]
     wait_until(lambda: all(any(one["what"].startswith(words) for one in worker.said(event)) for words in wanted), "the warnings")
-    wait_until(lambda: node.asked("server"), "the watch's polls")
+    wait_until(lambda: node.asked("server"), "the watch's polls", 120)
+    [unsigned] = worker.said("jobs are not signed: who may write to this node's queues makes it act; run `dcsup render redis`")
+    assert unsigned["level"] == "warning"
 
 
 @posix
