@@ -237,13 +237,20 @@ class NodeWorker(SimpleWorker):
         queue = self.queues[0]
         moved = 0
         while (job_id := self.connection.lindex(queue.intermediate_queue_key, -1)) is not None:
-            if self.connection.exists(self.job_class.key_for(as_text(job_id))):
+            if self._is_there(as_text(job_id)):
                 moved += self.connection.rpoplpush(queue.intermediate_queue_key, queue.key) is not None
             else:
                 self.connection.lrem(queue.intermediate_queue_key, -1, as_text(job_id))
         self._unsettled = False
         if moved:
             self._say.warning("jobs of a lost connection taken back", count=moved)
+
+    def _is_there(self, job_id: str) -> bool:
+        try:
+            return bool(self.connection.exists(self.job_class.key_for(job_id)))
+        except redis.exceptions.NoPermissionError as error:
+            self._refused(job_id, f"it is not this node's: {error}")
+            return False
 
     def _put_away(self, error: Exception) -> None:
         """A job whose record cannot be read: out of the way with it, or it would come back for ever."""

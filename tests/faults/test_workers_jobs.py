@@ -331,3 +331,25 @@ def test_a_worker_that_stands_still_with_a_job_in_its_hands_is_no_reason_to_wait
     assert node.ran("server") == ["recover"]
     entry = journal.read(node.folder, ticket, 1)
     assert entry is not None and entry.state == "ok"
+
+
+def test_an_id_that_this_node_may_not_read_holds_up_no_other_job(
+    node: NodeFixture, start: Callable[[NodeFixture], Running], alive_ticket: Callable[..., str]
+) -> None:
+    """Somebody who may write the queue puts another node's id into it, and one without a job: told, dropped, and the next job is taken."""
+    client: Any = node.client
+    keys = ("~rq:queue*", "~rq:*c1_n1*", "~rq:workers", "~rq:clean*")
+    client.execute_command("ACL", "SETUSER", "n1", "reset", "on", ">pw", "&*", "+@all", *keys)
+    try:
+        node.config.write_text(node.config.read_text().replace("unix://", "unix://n1:pw@"))
+        queue = commands(client)
+        client.hset("rq:job:c9_n9-x-1", mapping={"data": "x"})
+        client.rpush(queue.key, "c9_n9-x-1", "c1_n1-gone-1")
+        start(node)
+        ticket = alive_ticket(1, "start", [("server", "recover")])
+        enqueue(node, ticket, "c1_n1-aa-1")
+        wait_until(lambda: ended(node, ticket), "the command", LIMIT_S)
+        assert ["not this node's" in one["detail"] for one in refusals(node)] == [True]
+        assert b"c9_n9-x-1" not in client.lrange(queue.intermediate_queue_key, 0, -1)
+    finally:
+        client.execute_command("ACL", "DELUSER", "n1")
