@@ -36,6 +36,9 @@ AGAIN_LAST_S = 3600.0
 a new connection hands in again at once; so the long end costs nothing, while a short one would fill the inbox of an orchestrator
 that is away for days."""
 
+INBOX_LOOK = 200
+"""Entries of the inbox that a new process looks back at."""
+
 MARK_EVERY_S = 0.1
 MARK_EVERY_IDLE_S = 1.0
 MEASURE_FIRST = 3
@@ -66,6 +69,15 @@ def parse_mark(value: bytes | str | None) -> Mark:
 def as_head(content: Any) -> dict[str, Any] | None:
     """`content` if it is a log's head, else None."""
     return content if isinstance(content, dict) and isinstance(content.get("commit"), int) else None
+
+
+def _place(raw: bytes | None) -> tuple[str, int]:
+    """Stream and number of an inbox entry; nobody's for one that is none."""
+    try:
+        envelope = json.loads(raw or b"")
+        return str(envelope["stream"]), int(envelope["seq"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return "", 0
 
 
 class Offer:
@@ -126,6 +138,19 @@ class Courier:
     @property
     def all_handed_in(self) -> bool:
         return all(not offer.sequence.pending or offer.done >= offer.sequence.last for offer in self._offers)
+
+    def seen_in_inbox(self, stream: str) -> int:
+        """The highest number of this stream among the last entries of the inbox, which the mark may not have reached yet; 0: none.
+
+        Raises:
+            redis.RedisError: Redis did not answer. That it must not be asked (ACL) is no error: then only the mark tells.
+        """
+        try:
+            entries: Any = self._client.xrevrange(self._inbox, count=INBOX_LOOK)
+        except redis.exceptions.NoPermissionError:
+            return 0
+        places = (_place(fields.get(wire.FACT_FIELD.encode())) for _, fields in entries)
+        return max((seq for of, seq in places if of == stream), default=0)
 
     def again(self) -> None:
         """Hand everything unacknowledged in again."""

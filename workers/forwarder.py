@@ -8,8 +8,8 @@ What can go wrong, and what happens then:
 
 - Redis is away: facts wait on disk; on its return everything unacknowledged is handed in again.
 - Redis lost its tail: the mark's head is behind the one remembered on disk: `LogTailLost`, and everything is handed in again.
-- This disk lost its tail (an old copy was restored): the mark knows higher numbers than the disk. Going on would give numbers twice, and
-  the orchestrator would take new facts for repetitions; so a new stream begins.
+- This disk lost its tail (an old copy was restored): the mark, or the inbox that the orchestrator has not read yet, knows higher numbers
+  than the disk. Going on would give numbers twice, and the orchestrator would take new facts for repetitions; so a new stream begins.
 - A file is damaged: it is put aside and reported (`FactsDropped`); what follows proceeds.
 - The disk is full: the worker's own facts go to Redis directly, in a sequence in memory (`DirectSequence`).
 """
@@ -131,7 +131,7 @@ class Forwarder:
 
     def _on_mark(self, mark: Mark) -> None:
         if not self._stream_checked:
-            self._check_stream(mark.streams.get(self.disk.stream, 0))
+            self._check_stream(max(mark.streams.get(self.disk.stream, 0), self.courier.seen_in_inbox(self.disk.stream)))
             self._stream_checked = True
         if mark.head != self.head:
             self._new_head(mark.head)

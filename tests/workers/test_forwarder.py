@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -173,6 +174,29 @@ def test_a_disk_that_lost_numbers_begins_a_new_stream(node: NodeFixture, log: An
     poll_fact(node, 1)
     forwarder(node, log).step()
     assert [(one.seq, one.stream == stream) for one in node.inbox()] == [(1, False)]
+
+
+def test_a_restored_disk_begins_a_new_stream_also_when_the_mark_lags_behind(node: NodeFixture, log: Any) -> None:
+    """What the orchestrator has not read yet lies in the inbox under its number: another fact of that number would be dropped."""
+    before = node.base / "backup"
+    first = forwarder(node, log)
+    stream = first.disk.stream
+    first.step()
+    shutil.copytree(node.folder, before)
+    for n in range(3):
+        poll_fact(node, n + 1)
+    first.step()
+    shutil.rmtree(node.folder)
+    before.rename(node.folder)
+    node.client.xadd(wire.inbox(CLUSTER, NODE), {wire.FACT_FIELD: "no envelope"})
+    node.client.xadd(wire.inbox(CLUSTER, NODE), {"other": "x"})
+    assert first.courier.seen_in_inbox(stream) == 3
+    poll_fact(node, 1)
+    again = forwarder(node, log)
+    again.step()
+    assert again.disk.stream != stream
+    last: Any = node.client.xrevrange(wire.inbox(CLUSTER, NODE), count=1)
+    assert json.loads(last[0][1][wire.FACT_FIELD.encode()])["stream"] == again.disk.stream
 
 
 NOT_FACTS = [
