@@ -2,7 +2,7 @@
 
 A busy name carries the process that owes us an end. When that process group is gone without having written one, nobody will: the
 journal gets `lost`, the orchestrator hears of it, and the ticket goes back to `worker`, from where the script takes it. When the end
-*is* written (the launcher died between journal and rename), only the name is repaired. Scripts do the same for themselves
+*is* written (the launcher died between journal and rename), it is told again and the name is repaired. Scripts do the same for themselves
 (deploy/clusterpro/linux/lib.sh); both may do it at once: a rename decides, and facts of one (ticket, n) count once. Standard library only.
 """
 
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from workers import journal, outbox, processes, tickets
+from workers import files, journal, outbox, processes, tickets
 
 
 class Reaped(NamedTuple):
@@ -41,24 +41,32 @@ def _settle(node_folder: Path, ticket: tickets.Ticket, boot: str) -> Reaped | No
     if not is_gone(ticket, boot) or not ticket.path.exists():
         return None
     assert ticket.n is not None
+    command = next((command for command in ticket.commands() if command.n == ticket.n), tickets.Command(ticket.n, "", ""))
+    about: dict[str, object] = {"service": command.service, "verb": command.verb, "by": "worker"}
     entry = journal.read(node_folder, ticket.id, ticket.n)
     try:
-        state = entry.state if entry is not None and entry.ended else _write_lost(node_folder, ticket, boot)
+        end = entry if entry is not None and entry.ended else _write_lost(node_folder, ticket, boot, about)
     except OSError:
         return None
+    _tell(node_folder, ticket, boot, end, about)
     tickets.release(ticket)
-    return Reaped(ticket.id, ticket.n, state)
+    return Reaped(ticket.id, ticket.n, end.state)
 
 
-def _write_lost(node_folder: Path, ticket: tickets.Ticket, boot: str) -> journal.State:
+def _write_lost(node_folder: Path, ticket: tickets.Ticket, boot: str, about: dict[str, object]) -> journal.Entry:
     assert ticket.n is not None
-    command = next((command for command in ticket.commands() if command.n == ticket.n), tickets.Command(ticket.n, "", ""))
-    fields: dict[str, object] = {"service": command.service, "verb": command.verb, "by": "worker"}
-    about = {"pid": ticket.pid, "born": ticket.born, "boot": boot, "mono": time.monotonic(), "wall": time.time(), "reason": "process gone"}
-    journal.write(node_folder, ticket.id, ticket.n, "lost", {**fields, **about})
-    data = {"ticket": ticket.id, "n": ticket.n, **fields, "result": "lost", "reason": "process gone"}
+    who = {"pid": ticket.pid, "born": ticket.born, "boot": boot, "mono": time.monotonic(), "wall": time.time()}
+    journal.write(node_folder, ticket.id, ticket.n, "lost", {**about, **who, "reason": "process gone"})
+    return journal.Entry("lost", {"reason": "process gone"})
+
+
+def _tell(node_folder: Path, ticket: tickets.Ticket, boot: str, end: journal.Entry, about: dict[str, object]) -> None:
+    """The recorded end as a fact. Whoever recorded it was gone before the name was repaired, and maybe before it could tell; without the
+    fact the orchestrator would wait for an end that nobody tells, and the script for the orchestrator. Told twice it counts once."""
+    said = end.fields
+    how = {"result": end.state, "ran": said.get("ran") != "0", "code": files.to_int(said.get("code")), "reason": said.get("reason", "")}
+    data = {"ticket": ticket.id, "n": ticket.n, **about, **how, "duration_s": files.to_float(said.get("duration_s"))}
     try:
         outbox.write_fact(node_folder, "CommandEnded", "worker", data, boot)
     except OSError:
         pass  # the journal has it, and the script acts on that
-    return "lost"

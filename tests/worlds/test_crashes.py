@@ -111,6 +111,17 @@ def no_half_file() -> None:
         assert "reason" in fields if path.suffix in (".ok", ".lost", ".verdict") else fields, path
 
 
+def told_ends() -> set[str]:
+    """Which ends of command 1 the node's facts tell."""
+    facts = [
+        json.loads(path.read_text())
+        for path in (NODE / "outbox").iterdir()
+        if path.suffix == ".fact" and not path.name.startswith(files.ASIDE)
+    ]
+    whole = [fact["data"] for fact in facts if fact["type"] == "CommandEnded"]
+    return {data["result"] for data in whole if (data["n"], data["service"], data["verb"]) == (1, "agent", "start")}
+
+
 def plain_sequence(site: Site) -> None:
     """The script takes the ticket and goes on from where the journal stands; as script.py, in one go, with every process gone."""
     found = script.state_of(START)
@@ -165,6 +176,8 @@ def _judge_launcher(site: Site, about: str) -> None:
     _reap()
     no_half_file()
     assert state() in ("open", "worker"), about
+    entry = journal.read(NODE, START, 1)
+    assert entry is None or entry.state in told_ends(), f"{about}: nobody tells that the command ended"
     perform(site)
     assert site.verbs.count(1) <= 1, f"{about}: the worker ran it again"
     plain_sequence(site)
