@@ -23,9 +23,12 @@ class RedisClock:
     def sync(self, now_ms: int, asked_s: float) -> float:
         """Take over an answer that was asked for at `asked_s` (monotonic) and has just come.
 
-        Returns by how many seconds Redis's clock was set forward (or back: below 0) since the last one; 0 if it was not.
+        Returns by how many seconds Redis's clock was set forward (or back: below 0) since the last one; 0 if it was not. An answer that
+        took long tells little: nobody knows when it was given.
         """
         answered_s, before_ms = time.monotonic(), self._at_ms
+        if before_ms is not None and 1000 * (answered_s - asked_s) > STEP_MS / 2:
+            return 0.0
         least_ms, most_ms = (self.at_ms(asked_s) - STEP_MS, self.at_ms(answered_s) + STEP_MS) if before_ms is not None else (now_ms, now_ms)
         self._at_ms, self._mono_s = now_ms, answered_s
         return (min(0, now_ms - least_ms) + max(0, now_ms - most_ms)) / 1000

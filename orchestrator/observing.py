@@ -147,7 +147,8 @@ class Liveness:
             self._alive_seen.add(name)
             return self._returned(name, status, sign.alive)
         self._first_value.pop(name, None)
-        just_joined = name not in self._alive_seen and now_ms - status.since_ms < self._settings.node_ttl * 1000
+        # (A node that joined "in the future" joined before somebody set the clock back.)
+        just_joined = name not in self._alive_seen and abs(now_ms - status.since_ms) < self._settings.node_ttl * 1000
         if not status.present or just_joined:
             return {}
         return {("node", name, "lost"): NodeLost(node=name)}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.clock import RedisClock
 from orchestrator.loop import Orchestrator
 from orchestrator.memory_store import MemoryRedis, MemoryStore
 from orchestrator.observing import RECONNECT_S
@@ -208,3 +209,37 @@ def test_after_an_outage_of_minutes_everybody_has_time_to_show(world: World, min
     world.pass_time(2 * TTL_S + RECONNECT_S)
     world.check()
     assert world.types().count("LeadTaken") == 1
+
+
+def test_an_answer_that_came_late_says_nothing_of_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """We were stopped, or Redis was, between question and answer: no clock was set. The next quick answer tells."""
+    mono_s = 10.0
+    monkeypatch.setattr(time, "monotonic", lambda: mono_s)
+    clock = RedisClock()
+    assert clock.sync(1_000_000, 10.0) == 0
+    for given_ms, late_s in ((1_000_010, 5.0), (1_010_000, 5.0)):
+        mono_s += late_s
+        assert clock.sync(given_ms, mono_s - late_s) == 0
+        assert clock.now_ms() == 1_000_000 + round(1000 * (mono_s - 10.0))
+    mono_s += 0.5
+    assert clock.sync(1_010_500, mono_s) == 0
+    mono_s += 0.5
+    assert clock.sync(1_020_000, mono_s) == pytest.approx(8.0)
+    mono_s += 0.5
+    assert clock.sync(1_010_500, mono_s) == pytest.approx(-9.0)
+
+
+def test_a_dead_node_that_joined_before_the_clock_was_set_back_is_noticed(world: World) -> None:
+    """Its arrival lies in the future now; a leader that never saw its sign of life waits no hours for it."""
+    world.orchestrator("o0")
+    world.pass_time(TTL_S + RECONNECT_S + 1)
+    world.write(joined)
+    world.pass_time(1.0)
+    world.step_clock(-HOURS_MS)
+    world.worker_lives = False
+    for key in (wire.alive(C, "n1"), wire.watch_alive(C, "n1")):
+        world.server.delete(key)
+    world.orchestrators.clear()
+    world.server.delete(wire.lease("o0"))
+    world.orchestrator("o1")
+    world.until(lambda: "NodeLost" in world.types(), 2 * (TTL_S + RECONNECT_S))
