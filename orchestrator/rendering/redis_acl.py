@@ -1,9 +1,9 @@
 """Who may do what in Redis: one ACL user for each node, one for the orchestrators, and two for people.
 
-A node may add to its own inbox, read its own mark and whether there is maintenance, give its two signs of life, ring its own cluster's
-bell, and work its own two RQ queues. Nothing else: not the log, not the head, not another node's keys, no scripts, no look around (KEYS,
-SCAN, MONITOR; INFO it may ask for, as RQ does once). The list was made by tracing a node's worker over its whole life, redeliveries,
-failing jobs and RQ's own cleaning included; tests/security/test_acl.py holds both ends of it: that it is enough, and not more.
+A node may add to its own inbox and look at what it added, read its own mark and whether there is maintenance, give its two signs of
+life, ring its own cluster's bell, and work its own two RQ queues. Nothing else: not the log, not the head, not another node's keys, no
+scripts, no look around (KEYS, SCAN, MONITOR; INFO it may ask for, as RQ does once). The list was made by tracing a node's worker over its
+whole life, redeliveries, failing jobs and upkeep included; tests/security/test_acl.py holds both ends of it: enough, and not more.
 
 What belongs together stands in one selector, `(commands keys)`, so that a command that is good for one key is not good for another: RQ's
 sets of all workers and queues can be added to, and not be read or emptied. Selectors and read-only keys need Redis 7.0 or any Valkey.
@@ -58,7 +58,7 @@ def node_user(cluster: str, node: str) -> User:
     rules = (
         CONNECTING, "+client|info +info +time +multi +exec +discard +unwatch", f"&{wire.bell(cluster)} +publish",
         _selector(_JOBS, jobs),
-        _selector("xadd", [wire.inbox(cluster, node)], "%W~"),
+        _selector("xadd xrevrange", [wire.inbox(cluster, node)]),
         _selector("get", [wire.mark(cluster, node), wire.maintenance(cluster)], "%R~"),
         _selector("set", [wire.alive(cluster, node)], "%W~"),
         _selector("set exists", [wire.watch_alive(cluster, node)]),

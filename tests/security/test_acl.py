@@ -136,7 +136,7 @@ def test_the_whole_way_without_a_single_refusal(story: Story) -> None:
     wait_until(lambda: (story.node.folder / "maintenance").exists(), "the node's word of maintenance", 120)
     story.run("operator", "resume")
     story.until("ResumeRequested")
-    for command in (("status",), ("events",), ("failovers",), ("export",)):
+    for command in (("status",), ("export", "--cluster", C)):
         story.run("viewer", *command)
     story.end(worker)
     story.until("NodeLeft")
@@ -261,7 +261,7 @@ def _of_rq(name: str) -> list[str]:
 def own(cluster: str, node: str) -> dict[str, set[str]]:
     """What the node may do with each of dcsup's keys that are its own."""
     return {
-        wire.inbox(cluster, node): {"xadd"}, wire.mark(cluster, node): {"get"}, wire.maintenance(cluster): {"get"},
+        wire.inbox(cluster, node): {"xadd", "xrevrange"}, wire.mark(cluster, node): {"get"}, wire.maintenance(cluster): {"get"},
         wire.alive(cluster, node): {"set"}, wire.watch_alive(cluster, node): {"set", "exists"},
         wire.bell(cluster): {"publish"},
     }  # fmt: skip
