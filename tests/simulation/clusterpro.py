@@ -216,7 +216,7 @@ class Manager:
             self.handled = word.version
             if not self.is_active:
                 self.order(Order("start", word))
-        elif word.owner != self.name and self.state in ("starting", "online") and word.version > self.handled:
+        elif word.owner != self.name and self.state in ("starting", "online") and word.version >= self.handled:
             self.handled = word.version
             self._gives_way()
 

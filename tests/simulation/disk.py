@@ -286,6 +286,10 @@ class SimPath(str):
 
         disk.change("unlink", path, apply)
 
+    def touch(self) -> None:
+        with self.open("ab"):
+            pass
+
     def write_text(self, text: str, encoding: str | None = None) -> int:
         return self.write_bytes(text.encode(encoding or "utf-8"))
 

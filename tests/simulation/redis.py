@@ -324,6 +324,15 @@ class Client:
     def exists(self, key: str) -> int:
         return self._call(lambda: int(self.server.get(key) is not None))
 
+    def xrevrange(self, key: str, count: int) -> list[tuple[str, dict[bytes, bytes]]]:
+        """The last entries of a stream, the newest first, with names as bytes as redis-py gives them."""
+
+        def last() -> list[tuple[str, dict[bytes, bytes]]]:
+            entries = self.server.streams[key][-count:]
+            return [(entry_id, {name.encode(): value for name, value in fields.items()}) for entry_id, fields in reversed(entries)]
+
+        return self._call(last)
+
     @contextmanager
     def pipeline(self, transaction: bool = True) -> Iterator[Pipeline]:
         _ = transaction
