@@ -16,6 +16,7 @@ from orchestrator.cli import showing
 from orchestrator.cli.history import KEPT
 from orchestrator.cli.output import age
 from orchestrator.embedded import EmbeddedRedis
+from orchestrator.ports import Head
 from orchestrator.redis_store import RedisStore
 from orchestrator.replay import replay
 from statemachines import wire
@@ -203,8 +204,9 @@ def after_snapshot(redis_server: EmbeddedRedis) -> Any:
     assert state is not None
     with redis.Redis.from_url(redis_server.url) as client:
         put_into(client, log)
+        client.set(wire.head("demo"), Head(1, 1, {}, log[-1].entry.id, log[-1].hash).encode())  # only who leads writes a snapshot
         store = RedisStore(redis_server.url)
-        history.save(store, state, None)
+        history.save(store, 1, state, None)
         store.close()
         client.xtrim(wire.log("demo"), minid=log[99].entry.id, approximate=False)
         yield client
