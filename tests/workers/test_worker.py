@@ -28,10 +28,10 @@ RUN = "import sys; from workers.worker import run; sys.exit(run(sys.argv[1]))"
 class Parent:
     """A `dcsup worker` under test."""
 
-    def __init__(self, node: NodeFixture) -> None:
+    def __init__(self, node: NodeFixture, run: str = RUN) -> None:
         self.said_path = node.base / "worker.log"
         with self.said_path.open("ab") as log:
-            argv = [sys.executable, "-c", RUN, str(node.config)]
+            argv = [sys.executable, "-c", run, str(node.config)]
             self.process = subprocess.Popen(argv, stderr=log, env={**os.environ, "DCSUP_LOG": "json"})
 
     def said(self, event: str) -> list[dict[str, Any]]:
@@ -56,8 +56,8 @@ def parent() -> Iterator[Callable[[NodeFixture], Parent]]:
     """parent(node): a running worker, ended with everything below it when the test ends."""
     running: list[Parent] = []
 
-    def begin(node: NodeFixture) -> Parent:
-        running.append(Parent(node))
+    def begin(node: NodeFixture, run: str = RUN) -> Parent:
+        running.append(Parent(node, run))
         return running[-1]
 
     yield begin
@@ -91,6 +91,24 @@ def test_it_joins_forwards_and_gives_signs_of_life(node: NodeFixture, parent: Ca
     sign = json.loads(value)
     assert (sign["boot"], sign["pid"], sign["dropped"], sign["refused"]) == (BOOT, ours.process.pid, 0, 0)
     assert 0 < int(node.client.pttl(wire.alive(CLUSTER, NODE))) <= 2000
+
+
+def test_a_worker_that_comes_back_says_what_it_sees_though_nothing_changed(
+    node: NodeFixture, parent: Callable[[NodeFixture], Parent]
+) -> None:
+    """Who leads forgets a node's polls when a worker joins: they are told again, behind the joining, or a suspicion stays open."""
+    write_config(node, watch='profile = "fast"\ninterval = "100ms"', services="server")
+    first = parent(node)
+    wait_until(lambda: node.inbox("ServicePolled"), "the first worker's poll")
+    first.process.kill()
+    first.process.wait()
+    told = len(node.inbox("ServicePolled"))
+    parent(node)
+    wait_until(lambda: len(node.inbox("NodeJoined")) == 2, "the second worker")
+    wait_until(lambda: len(node.inbox("ServicePolled")) > told, "the second worker's poll")
+    types = [one.type for one in node.inbox()]
+    joined, polled = (max(place for place, name in enumerate(types) if name == wanted) for wanted in ("NodeJoined", "ServicePolled"))
+    assert joined < polled
 
 
 def test_a_killed_child_is_started_again(node: NodeFixture, parent: Callable[[NodeFixture], Parent]) -> None:
@@ -129,6 +147,30 @@ def test_told_to_stop_it_leaves_nothing_behind(node: NodeFixture, parent: Callab
     assert ours.process.wait(30) == 0
     assert node.inbox("NodeLeft")
     wait_until(lambda: gone(everyone), "the end of the whole tree")
+
+
+PATIENT = "import sys; from workers import worker; worker.STOP_LIMIT_S = 600; sys.exit(worker.run(sys.argv[1]))"
+
+
+def test_while_its_children_end_it_forwards_and_gives_signs_of_life(node: NodeFixture, parent: Callable[..., Parent]) -> None:
+    """A child may take its time: until the node has said that it leaves, nobody takes it for lost."""
+    write_config(node, services="server")
+    ours = parent(node, PATIENT)
+    wait_until(lambda: len(ours.said("ready")) == 2, "both children")
+    slow = wait_for(lambda: ours.child("watch"), "the watch")
+    slow.suspend()
+    try:
+        ours.process.terminate()
+        wait_until(lambda: ours.said("stopping"), "its hearing of it")
+        outbox.write_fact(node.folder, "WatchHookStarted", "hook", {"service": "server"}, BOOT)
+        wait_until(lambda: node.inbox("WatchHookStarted"), "a fact of meanwhile")
+        node.client.delete(wire.alive(CLUSTER, NODE))
+        wait_until(lambda: node.client.exists(wire.alive(CLUSTER, NODE)), "the next sign of life")
+        assert not node.inbox("NodeLeft")
+    finally:
+        slow.resume()
+    assert ours.process.wait(60) == 0
+    assert node.inbox("NodeLeft")
 
 
 def test_a_killed_parent_takes_its_children_along(node: NodeFixture, parent: Callable[[NodeFixture], Parent]) -> None:
