@@ -222,7 +222,7 @@ class RqChild:
         self.stopping = stopping
         self.unsettled = True
         self.log = NodeLog(node)
-        self.reporter = Reporter(node.folder, node.boot_id, self.log)
+        self.reporter = Reporter(node.folder, node.boot_id, self.log)  # type: ignore[arg-type]  # a SimPath, as all paths here
         self.quick = node.connect(0.3)
         self.client = node.connect()
         self.direct = self.reporter.courier(settings.node.cluster, settings.node.name, self.quick)
