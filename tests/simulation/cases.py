@@ -128,7 +128,8 @@ def _hook(dice: random.Random, names: list[str]) -> tuple[str, ...]:
         end = dice.choice(("ok", "ok", "fail", "lost"))
         steps += [f"busy:{n}", f"start:{n}", *([f"toggle:{name}"] if dice.random() < 0.7 else []), f"{end}:{n}", "release"]
     cut = dice.choice((0, 0, 1, 2, 3, len(steps), dice.randint(0, len(steps))))
-    return (*steps[:cut], *(["void"] if dice.random() < 0.08 else []), *(["verdict"] if dice.random() < 0.2 else []))
+    both = ["lost:1", "ok:1"] if cut and dice.random() < 0.2 else []  # thought lost, and it wrote its own end after all
+    return (*steps[:cut], *both, *(["void"] if dice.random() < 0.08 else []), *(["verdict"] if dice.random() < 0.2 else []))
 
 
 # --- on a folder, real or simulated -------------------------------------------------------------------------------------------------------
