@@ -231,7 +231,11 @@ class _Reader:
                 return _lacks(self.data, ("clusters", clash.values["cluster"], "nodes"), clash.values["name"])
             case ("keys", _):
                 misspelt = any(len(wrong) == 2 and wrong[0] == "clusters" for wrong in self.mistakes)
-                return "name" not in clash.values or (not misspelt and _lacks(self.data, ("clusters",), clash.values["name"]))
+                if "name" not in clash.values:
+                    return not self._is_wrong_below(where)
+                return not misspelt and _lacks(self.data, ("clusters",), clash.values["name"])
+            case ("node", "key"):
+                return not self._is_wrong_below(where)
             case ("node", "services"):
                 return _lacks(self.data, where, clash.values["service"])
             case ("node", "services", _, *_):
@@ -244,6 +248,9 @@ class _Reader:
             case ("clusters", cluster, "endpoints", int(), "service"):
                 return not any(wrong[:3] == ("clusters", cluster, "services") for wrong in self.mistakes)
         return True
+
+    def _is_wrong_below(self, where: KeyPath) -> bool:
+        return any(wrong[: len(where)] == where for wrong in self.mistakes)
 
     def _repair(self, where: KeyPath) -> None:
         around, key = _at(self.repaired, where[:-1]), where[-1]

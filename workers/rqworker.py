@@ -45,6 +45,7 @@ from workers.courier import Courier
 from workers.forwarder import Reporter
 from workers.redisclient import client_of
 from workers.settings import NodeConfiguration, load_node
+from workers.throttle import Throttle
 from workers.watch import Watch
 
 WORKER_TTL_S = 20
@@ -54,6 +55,9 @@ CONNECTION_WAIT_FIRST_S = 0.05
 CONNECTION_WAIT_LAST_S = 2.0
 HEARTBEAT_EVERY_S = 1.0
 PARENT_EVERY_S = 0.5
+REFUSALS_MAX, REFUSALS_PERIOD_S = 100, 60.0
+"""So many refused jobs are told as facts: whoever can write to the queue must not be able to fill this node's disk, or the log."""
+
 QUICK_S = 0.3
 """Time-out of the connection that a loop uses which must not stand still."""
 
@@ -301,6 +305,7 @@ class Process:
         self.direct: Courier = self.reporter.courier(node.cluster, node.name, self.quick)
         self.watch = Watch(settings, self.boot, self.quick, self.reporter.report) if role == "watch" else None
         self.worker: NodeWorker | None = None
+        self._refusals = Throttle(REFUSALS_MAX, REFUSALS_PERIOD_S)
         self._parent = parent
 
     def run(self) -> int:
@@ -356,8 +361,16 @@ class Process:
             self._hand_in_directly()
 
     def _report(self, kind: str, data: dict[str, Any], source: str = "worker") -> None:
+        if kind == "CommandRefused":
+            if not self._refusals.lets_through(time.monotonic()):
+                return
+            data = self._with_those_held_back(data)
         self.reporter.report(kind, data, source)
         self._hand_in_directly()
+
+    def _with_those_held_back(self, data: dict[str, Any]) -> dict[str, Any]:
+        held_back, self._refusals.held_back = self._refusals.held_back, 0
+        return data if not held_back else {**data, "detail": f"{data['detail']} (and {held_back} more since the last one told)"}
 
     def _hand_in_directly(self) -> None:
         if self.reporter.direct.pending:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from orchestrator import app, keys
 from orchestrator.memory_store import MemoryStore
 from orchestrator.redis_store import RedisStore
 from orchestrator.secretfiles import SecretError
+from orchestrator.settings import ConfigurationError, load
 from statemachines import signing, wire
 from statemachines.configuration import Configuration
 from tests.cli.conftest import Dcsup
@@ -25,7 +27,9 @@ from tests.contract.test_store import MemoryWorld, RedisWorld, a_job, commit_aft
 from tests.workers.conftest import CLUSTER, NODE, NodeFixture, write_config
 from tests.workers.test_rqworker import Running, command, commands, refusals
 from tests.workers.test_worker import Parent
+from workers import rqworker
 from workers.keys import Keyring
+from workers.throttle import Throttle
 
 CLUSTER_KEY, OTHER_KEY = "c" * 64, "d" * 64
 KEY, SISTER = signing.node_key(CLUSTER_KEY, CLUSTER, NODE), signing.node_key(CLUSTER_KEY, CLUSTER, "n2")
@@ -159,6 +163,27 @@ def test_forged_jobs_run_nothing_and_signed_ones_run(
     wait_until(lambda: len(refusals(node)) == 8, "the second delivery's refusal")
     assert refusals(node)[-1]["reason"] == "already-run"
     assert node.ran("server") == ["recover"]
+
+
+def test_a_flood_of_forged_jobs_does_not_fill_the_disk(node: NodeFixture) -> None:
+    """So many refusals a minute become facts; of the others the next one that does tells the number."""
+    process = rqworker.Process("cmd", node.settings(), os.getppid())
+    for n in range(rqworker.REFUSALS_MAX + 50):
+        process._report("CommandRefused", {"job_id": str(n), "ticket": None, "n": None, "reason": "bad-signature", "detail": "x"})
+    assert [one["job_id"] for one in refusals(node)] == [str(n) for n in range(rqworker.REFUSALS_MAX)]
+    process._refusals = Throttle(1, 60.0)
+    process._refusals.held_back = 50
+    process._report("CommandRefused", {"job_id": "later", "ticket": None, "n": None, "reason": "bad-signature", "detail": "x"})
+    assert refusals(node)[-1]["detail"] == "x (and 50 more since the last one told)"
+
+
+def test_a_throttle_lets_through_so_many_in_any_period() -> None:
+    """Not so many per fixed minute, in which twice as many could pass around its end."""
+    throttle = Throttle(2, 10.0)
+    assert [throttle.lets_through(now) for now in (0.0, 9.0, 9.5, 10.5, 11.0, 18.9, 19.0, 30.0)] == [
+        True, True, False, True, False, False, True, True,
+    ]  # fmt: skip
+    assert throttle.held_back == 3
 
 
 def test_an_old_signed_job_sent_again_does_nothing(
@@ -297,6 +322,27 @@ def test_a_key_that_cannot_be_used_is_told_with_its_place(dcsup: Dcsup, tmp_path
         assert words in said and str(path) in said and setting in said, said
         assert "CANARY" not in said and "Traceback" not in said
         assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "line", "where", "words"),
+    [
+        ('[keys.other]\nfile = "k"\n', 11, "keys.other", "there is no cluster 'other'"),
+        ('[keys.c1]\nfile = "k"\nenv = "K"\n', 11, "keys.c1", "set either file or env"),
+        ("[keys.c1]\n", 11, "keys.c1", "set either file or env"),
+        ('[keys]\nc1 = "CANARY-0123456789abcdef0123456789abcdef"\n', 12, "keys.c1", "a table"),
+        ('[keys.c1]\nfile = ["CANARY"]\n', 12, "keys.c1.file", "a text"),
+    ],
+)
+def test_mistakes_around_keys_are_told_with_their_line(tmp_path: Path, lines: str, line: int, where: str, words: str) -> None:
+    """A cluster that is not there, two places or none; a key that somebody wrote into dcsup.toml itself is not shown."""
+    head = '[redis]\nurl = "redis://localhost"\n[clusters.c1]\ngroup = "g"\nnodes = ["n1"]\n\n[[clusters.c1.services]]\n'
+    (tmp_path / "dcsup.toml").write_text(f'{head}name = "server"\nkind = "server"\n\n{lines}')
+    with pytest.raises(ConfigurationError) as told:
+        load(tmp_path / "dcsup.toml")
+    [mistake] = told.value.mistakes
+    assert (mistake.line, mistake.where) == (line, where)
+    assert words in str(mistake.expected) and "CANARY" not in str(mistake)
 
 
 def test_an_orchestrator_says_which_jobs_it_does_not_sign() -> None:
