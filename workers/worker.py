@@ -153,7 +153,7 @@ class Worker:
         What this process knows of a folder that was removed, or that another was put in the place of (a restored backup), is worth
         nothing: then it writes no more into it, and it must be taken over anew.
         """
-        self._report_joined()
+        self._tell_again()
         self._say_what_is_open()
         try:
             while not self.stopping.is_set() and holds(lock, self.folder):
@@ -253,17 +253,18 @@ class Worker:
 
     # -- beginning and end
 
-    def _report_joined(self) -> None:
-        self.forwarder.reporter.report("NodeJoined", {"boot": self.boot, "version": version(), "platform": platform.platform()})
-
     def _tell_again(self) -> None:
-        """The log lost something: say anew that this node is there, and have the watch say what it sees."""
-        self._report_joined()
+        """Say that this node is there, and have the watch say what it sees: at the start, and when the log lost something.
+
+        Who leads forgets what an earlier worker saw here as soon as a worker joins; and the watch, which goes on where the last one was,
+        tells only changes by itself.
+        """
+        self.forwarder.reporter.report("NodeJoined", {"boot": self.boot, "version": version(), "platform": platform.platform()})
         self._guarded(lambda: watch.ask_to_tell_again(self.folder), "asking the watch to tell again")
 
     def _say_what_is_open(self) -> None:
         """What an attacker could use; nothing is refused for it, for a worker that does not run would be the worse fault."""
-        if not self.keys.is_known:
+        if not self.keys.is_named:
             self.log.warning("jobs are not signed: who may write to this node's queues makes it act; run `dcsup render redis`")
         permissions.tell(self._configuration, self._config, self.log)
 
