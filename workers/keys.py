@@ -50,6 +50,11 @@ class Keyring:
         self._keys = signing.node_keys(keys, self._cluster, self._node) if self._derived else keys
 
     @property
+    def is_named(self) -> bool:
+        """Whether the configuration says where a key is; an embedded Redis's comes with its first start."""
+        return self._source is not None
+
+    @property
     def is_known(self) -> bool:
         """Whether jobs must be signed here: then none that is not runs."""
         self._refresh()

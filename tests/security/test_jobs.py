@@ -273,7 +273,8 @@ def test_an_embedded_redis_has_its_key_by_itself(tmp_path: Path) -> None:
     assert one.node is not None
     ring = Keyring(one, one.node)
     ring.load()
-    assert not ring.is_known
+    assert ring.is_named and not ring.is_known
+    assert ring.objection(VERDICT, "id") is None
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         made = set(pool.map(lambda _: json.dumps(keys.cluster_keys(one)), range(8)))
     assert len(made) == 1
