@@ -219,9 +219,15 @@ class Calls(Judging):
 
     def verified(self, name: str, node: str, ticket_name: str | None = None) -> None:
         """`dcstatus` is 0 there, as often as the site asks (G20)."""
-        service, call = self.state.services[name], self.current_call()
-        if service.state in ("stopped", "failing-over", "failed") and self._adopts(node, call):
+        call = self.current_call()
+        is_found = self._is_found_elsewhere(name, node, call)
+        if is_found:
+            self._found_elsewhere(node)
+        service = self.state.services[name]
+        if service.state in ("stopped", "failing-over", "failed") and (is_found or self._adopts(node, call)):
             self._adopt(name, node)
+            if is_found:
+                self.adopt_what_runs()  # the others, whose polls came before
             return
         start = call if call is not None and call.script == "start" and call.node == node and call.code is None else None
         here = (
@@ -247,11 +253,54 @@ class Calls(Judging):
 
         Not while a script is at it: what runs before its stop has ended, or before its own start, says nothing.
         """
-        if call is not None and call.code is None and call.node == node and self._has_time(call):
+        if self._is_at_it(node, call):
             return False
         if self.state.view is not None and self.state.view.current is not None:
             return self.state.view.current == node
         return self.state.active in (None, node)
+
+    def _is_found_elsewhere(self, name: str, node: str, call: TicketStatus | None) -> bool:
+        """Whether what we know of on one node runs on another one, where nobody told us of a start, and no longer on the first."""
+        service = self.state.services[name]
+        known = self.state.nodes.get(service.node or "")
+        if service.node in (None, node) or known is None or service.state not in SERVED or self.settings.mode == "observe":
+            return False
+        poll, view = service.polls.get(service.node or ""), self.state.view
+        is_gone = not known.present or (poll is not None and poll.status == "unhealthy")
+        is_at_it = self._is_at_it(node, call) or self._is_at_it(service.node or "", call)
+        return is_gone and (view is None or view.current == node) and not is_at_it
+
+    def _found_elsewhere(self, node: str) -> None:
+        """The manager brought the group up there by a start that told nothing: what was served before is not served any more."""
+        self.freeze_baseline()
+        self.fire_failover("manager_acted", ["elsewhere", "found"], trigger="poll", kind="failure", node=node, by_operator=False)
+        for before in {service.node: None for service in self.state.services.values() if service.node not in (None, node)}:
+            self.take_away(before or "")
+
+    def adopt_what_runs(self) -> None:
+        """Where the manager says that the group is, what was seen verified and is no news any more serves, whoever brought it up.
+
+        For whenever the view has changed, what is known of the other nodes, or a call has no time left. A view is told only when it
+        changes, so an old one still holds; a poll must not be from before the last call on its node.
+        """
+        view = self.state.view
+        if view is not None and view.group_state != "online":
+            return
+        for node in [name for name, one in self.state.nodes.items() if one.present and (view is None or view.current == name)]:
+            for name, service in self.state.services.items():
+                poll = service.polls.get(node)
+                is_known = service.verified and service.node == node
+                if poll is not None and poll.verified and poll.at_ms > self._called_ms(node) and not is_known:
+                    self.verified(name, node)
+
+    def _called_ms(self, node: str) -> float:
+        """When a script was last called there."""
+        tickets = (self.state.tickets.get(name or "") for name in (self.state.start_ticket, self.state.stop_ticket))
+        return max((one.called_ms for one in tickets if one is not None and one.node == node), default=0.0)
+
+    def _is_at_it(self, node: str, call: TicketStatus | None) -> bool:
+        """Whether a script is under way there and has time left."""
+        return call is not None and call.code is None and call.node == node and self._has_time(call)
 
     def _has_time(self, call: TicketStatus) -> bool:
         limits = self.settings.start if call.script == "start" else self.settings.stop

@@ -150,6 +150,7 @@ class _Step(Beside):
             self.fire_service(name, f"{script}_deadline", ["served"] if service.verified else [], ticket)
         if script == "start":
             self.fire_failover("start_failed", reason="not verified before the deadline")
+        self.adopt_what_runs()
 
     def on_configured(self, node: str, fact: f.ConfigurationChanged) -> None:
         """Nothing waits any more for a node or a service that is gone."""

@@ -36,12 +36,9 @@ class Manager(Outlook):
             self.double_activation(None, [])
         self._compare_views(view)
         self._note_suspension(fact)
-        if self.state.view is view and self.at_ms >= self.state.term_ms:
-            if self.settings.mode == "observe":
-                self._observe(node, fact)
-            self._take_over_what_runs(fact)
-        elif self.settings.mode == "supervise":
-            self.adopt_what_runs()
+        if self.state.view is view and self.at_ms >= self.state.term_ms and self.settings.mode == "observe":
+            self._observe(node, fact)
+        self.adopt_what_runs()
 
     def _compare_views(self, view: ClusterView) -> None:
         """Two nodes that each name another one as the group's: the group is up twice, or has just moved."""
@@ -77,19 +74,6 @@ class Manager(Outlook):
         else:
             self.decide("ClusterUnsuspended", "C102", changes={"suspended": False, "suspended_since_ms": None})
             self.look_again()
-
-    def _take_over_what_runs(self, fact: f.ClusterViewed) -> None:
-        """Where the manager says that the group is, what was seen verified and is no news any more serves, whoever brought it up."""
-        if fact.current is None or fact.group_state != "online":
-            return
-        stop = self.state.tickets.get(self.state.stop_ticket or "")
-        if stop is not None and self.at_ms <= stop.called_ms:
-            return  # the view is older than the stop
-        stopped_ms = stop.called_ms if stop is not None and stop.node == fact.current else 0.0
-        for name, service in self.state.services.items():
-            poll = service.polls.get(fact.current)
-            if poll is not None and poll.verified and not service.verified and poll.at_ms > stopped_ms:
-                self.verified(name, fact.current)
 
     # --- its view in mode observe
 

@@ -28,6 +28,7 @@ class Outlook(Calls):
             self.clear_if_well()
         elif fact.status == "unhealthy" and node == service.node:
             self.fire_service(fact.service, "unhealthy", ["served"] if service.verified else [])
+            self.adopt_what_runs()
         self.watch_double_activation()
 
     def clear_if_well(self) -> None:
@@ -93,6 +94,7 @@ class Outlook(Calls):
 
     def on_node_lost(self, node: str, fact: f.NodeLost) -> None:
         self.fire_node(node, "lost", ["active"] if self.serves(node) else [])
+        self.adopt_what_runs()
         self.watch_double_activation()
 
     def on_node_returned(self, node: str, fact: f.NodeReturned) -> None:

@@ -303,7 +303,7 @@ class Process:
         self.reporter = Reporter(self.folder, self.boot, self.log)
         self.quick = client_of(settings.whole.redis, timeout_s=QUICK_S)
         self.direct: Courier = self.reporter.courier(node.cluster, node.name, self.quick)
-        self.watch = Watch(settings, self.boot, self.quick, self.reporter.report) if role == "watch" else None
+        self.watch = Watch(settings, self.boot, self.quick, self.reporter.report, self._hand_in_directly) if role == "watch" else None
         self.worker: NodeWorker | None = None
         self._refusals = Throttle(REFUSALS_MAX, REFUSALS_PERIOD_S)
         self._parent = parent

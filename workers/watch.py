@@ -140,10 +140,13 @@ def _age(path: Path) -> int:
 class Watch:
     """Everything that is looked at on this node."""
 
-    def __init__(self, settings: NodeConfiguration, boot: str, client: Redis, report: Report) -> None:
+    def __init__(
+        self, settings: NodeConfiguration, boot: str, client: Redis, report: Report, hand_in: Callable[[], None] = lambda: None
+    ) -> None:
+        """`report` makes facts; `hand_in` is called now and then, to send on what the disk did not take of them."""
         node, cluster = settings.node, settings.cluster
         self._folder = Path(node.folder)
-        self._client, self._ttl_s = client, cluster.node_ttl
+        self._client, self._ttl_s, self._hand_in = client, cluster.node_ttl, hand_in
         self._alive_key, self._maintenance_key = wire.watch_alive(node.cluster, node.name), wire.maintenance(node.cluster)
         self._maintenance = maintenance.Keeper(self._folder, boot)
         self._ground = GroundWatch(self._folder, boot)
@@ -184,6 +187,7 @@ class Watch:
             self._tell_again()
             suspended = self._cluster is not None and self._cluster.is_suspended(now)
             self._maintenance.step(self._talk_with_redis(now), suspended_here=suspended)
+            self._hand_in()
 
     def pause(self) -> None:
         """Sleep until the next round."""

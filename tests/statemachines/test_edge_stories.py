@@ -99,6 +99,43 @@ def test_a_view_from_before_a_stop_brings_nothing_back() -> None:
     assert story.states() == {"agent": "stopped", "server": "stopped"}
 
 
+@pytest.mark.parametrize("first", ["polls", "view"])
+def test_a_start_on_another_node_that_told_nothing_is_taken_over_there(first: str) -> None:
+    """No hook, no ticket (a full disk, no Python): what runs on node2, and on node1 no more, is the group's, whatever is heard of first."""
+    story = up()
+    story.tell("node1", "NodeJoined", boot="another", version="1", platform="x")
+    story.poll("node1", "server", "unhealthy")
+    if first == "view":
+        viewed(story, "node2", "node2")
+    for service in ("agent", "server"):
+        story.poll("node2", service)
+    if first == "polls":
+        viewed(story, "node2", "node2")
+    story.poll("node1", "agent", "unhealthy")
+    story.observe("node2")
+    story.wait(3)
+    story.observe("node2")
+    assert story.states() == UP
+    assert {service.node for service in story.state.services.values()} == {"node2"} and story.state.active == "node2"
+    assert (story.ended().outcome, story.ended().node_to) == ("completed", "node2")
+    assert story.issued() == [] or all(node == "node1" for node, *_ in story.issued()), "nobody asked for a command there"
+
+
+def test_a_start_that_died_with_its_node_holds_up_no_other_for_longer_than_its_deadline() -> None:
+    """While it is under way, and it is known of, nothing else is taken over; then it is, in whatever state the failover is."""
+    story = up()
+    story.take_down("node1", factor="GROUPFAILOVER")
+    story.call("start", "node2", "FAILOVER")
+    story.poll("node2", "agent", "unhealthy")
+    story.poll("node2", "server", "unhealthy")
+    viewed(story, "node1", "node1")
+    for service in ("agent", "server"):
+        story.poll("node1", service)
+    assert story.state.active == "node2"
+    story.wait(601)
+    assert story.states() == UP and story.state.active == "node1"
+
+
 def test_an_alert_told_after_the_start_takes_nothing_away() -> None:
     """`rc 60` says that a failover began; told when the new node is already at it, it is history."""
     story = up()

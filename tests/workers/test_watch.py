@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from statemachines.configuration import WatchSettings
 from statemachines.facts import FACT
 from tests.conftest import wait_until
 from tests.workers.conftest import BOOT, CLUSTER, NODE, NodeFixture, Reports, make_node, write_config
+from workers import rqworker
 from workers.polls import ServicePolls
 from workers.redisclient import connect
 from workers.watch import Watch, enqueue_window, queue, run_window
@@ -340,3 +342,16 @@ def test_without_redis_the_window_goes_on(
         assert restarted
         assert own.count == 1
         watch.discard()
+
+
+def test_what_the_disk_did_not_take_is_handed_in_while_the_window_lasts(node: NodeFixture) -> None:
+    """I5: with a full disk the watch's facts go straight to Redis, and do not wait for the end of a window, or for Redis to fail."""
+    write_config(node, watch=FAST, services="server")
+    process = rqworker.Process("watch", node.settings(), os.getpid())
+    assert process.watch is not None
+    shutil.rmtree(node.folder / "outbox", ignore_errors=True)
+    (node.folder / "outbox").write_text("no folder")  # takes nothing, whoever we are
+    until(process.watch, lambda: node.client.xlen(wire.inbox(CLUSTER, NODE)), "a fact in the inbox")
+    process.watch.discard()
+    facts = [json.loads(entry[wire.FACT_FIELD.encode()]) for _, entry in node.client.xrange(wire.inbox(CLUSTER, NODE))]
+    assert facts[0]["type"] == "ServicePolled"
