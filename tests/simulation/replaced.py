@@ -228,7 +228,7 @@ class RqChild:
         self.direct = self.reporter.courier(settings.node.cluster, settings.node.name, self.quick)
         self.watch: QuietWatch | None = None
         if role == "watch":
-            self.watch = QuietWatch(settings, node.boot_id, self.quick, self.reporter.report)
+            self.watch = QuietWatch(settings, node.boot_id, self.quick, self.reporter.report, self._hand_in_directly)
             self.watch.node = node
         self.context = jobs.Context(
             settings, node.boot_id, self.client, self._report, self.log, self.stopping, self.watch  # type: ignore[arg-type]
