@@ -378,7 +378,7 @@ def account(soak: Soak, story: Story, seed: int, violations: list[str]) -> dict[
         "commands_by_scripts": len(story.verbs) - by_worker,
         "double_executions": rules["I7 once"] + rules["I7 one at a time"],
         "lost_facts": rules["I5 no fact lost"],
-        "takeovers": len(story.entries("LeadTaken")) - 1,
+        "takeovers": max(0, len(story.entries("LeadTaken")) - 1),
         "worst_leaderless_s": round(max(took, default=0.0), 2),
         "ways": soak.world.ways.counts(),
         "violations": violations,
