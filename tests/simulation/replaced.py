@@ -334,7 +334,7 @@ class Unrandom:
         return f"{next(self._numbers):0{2 * count}x}"
 
     def uuid4(self) -> SimpleNamespace:
-        return SimpleNamespace(hex=f"{next(self._numbers):032x}")
+        return SimpleNamespace(hex=f"{next(self._numbers):016x}{0:016x}")
 
 
 def replacements(world: World) -> list[Patch]:
