@@ -76,12 +76,18 @@ def lead_by(site: Site, *identities: str, clusters: Sequence[str] = (C,)) -> Non
         name = owner(site, cluster)
         return name in identities and bool(site.client.get(wire.lease(name)))
 
-    wait_until(lambda: all(map(led, clusters)), f"{identities} lead")
+    wait_until(lambda: all(map(led, clusters)), f"{identities} lead", 60)
+
+
+def there(site: Site, *identities: str) -> None:
+    """Each of these has shown its lease. (On a busy machine leases run out now and then, so not all at one moment.)"""
+    for identity in identities:
+        wait_until(lambda i=identity: site.client.get(wire.lease(i)), f"{identity} is there", 60)  # type: ignore[misc]
 
 
 def durable(site: Site, seq: int, node: str = "n1") -> None:
     """The node's facts up to this number are in the log."""
-    wait_until(lambda: site.mark(node)["streams"].get("s", 0) >= seq, f"fact {seq} is durable")
+    wait_until(lambda: site.mark(node)["streams"].get("s", 0) >= seq, f"fact {seq} is durable", 60)
 
 
 def contents(client: Any, leave_out: Sequence[str] = ()) -> dict[bytes, bytes]:

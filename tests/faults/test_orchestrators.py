@@ -18,7 +18,7 @@ from orchestrator.lease import Lease
 from orchestrator.loop import Orchestrator
 from statemachines import wire
 from tests.conftest import wait_until
-from tests.faults.central import Held, Processes, contents, durable, lead_by, nobody_lost, owner, sound
+from tests.faults.central import Held, Processes, contents, durable, lead_by, nobody_lost, owner, sound, there
 from tests.orchestrator.engine import C, Site, envelope, joined, orchestrator_on, running, settings, start_called
 
 KILLS = int(os.environ.get("DCSUP_KILLS", "3"))
@@ -55,7 +55,7 @@ def test_the_clusters_of_a_killed_orchestrator_are_led_again(
         for kill in range(KILLS):
             victim = owner(site, clusters[0])
             assert victim is not None
-            wait_until(lambda others=alive - {victim}: all(site.client.get(wire.lease(o)) for o in others), "others stand by")  # type: ignore[misc]
+            there(site, *(alive - {victim}))
             processes.started[victim].kill()
             killed_at = time.monotonic()
             alive.remove(victim)
@@ -194,8 +194,8 @@ def test_processes_that_are_paused_at_random_moments(site: Site, tmp_path: Path,
 
     try:
         for identity in ("a", "b"):
-            processes.start(identity, lease_ttl="'500ms'")
-        wait_until(lambda: all(site.client.get(wire.lease(one)) for one in ("a", "b")), "both are there")
+            processes.start(identity, lease_ttl="'1s'")
+        there(site, "a", "b")
         lead_by(site, "a", "b")
         for _ in range(3):
             victim = owner(site)
@@ -203,10 +203,10 @@ def test_processes_that_are_paused_at_random_moments(site: Site, tmp_path: Path,
             feed(dice.randrange(200))
             processes.started[victim].send_signal(signal.SIGSTOP)
             feed(20)
-            lead_by(site, "b" if victim == "a" else "a")
+            wait_until(lambda v=victim: owner(site) not in (None, v), "the other leads", 60)  # type: ignore[misc]
             processes.started[victim].send_signal(signal.SIGCONT)
             feed(20)
-            wait_until(lambda v=victim: site.client.get(wire.lease(v)), "it stands by")  # type: ignore[misc]
+            there(site, victim)
         durable(site, seq)
     finally:
         processes.end()
@@ -223,7 +223,7 @@ def test_a_graceful_stop_hands_over_at_once(site: Site, tmp_path: Path, redis_se
         first = processes.start("first", lease_ttl="'10m'")
         lead_by(site, "first")
         processes.start("second")
-        wait_until(lambda: site.client.get(wire.lease("second")), "the second stands by")
+        there(site, "second")
         site.deliver("n1", envelope(1))
         durable(site, 1)
         first.send_signal(signal.SIGTERM)
