@@ -91,6 +91,9 @@ class Ledger:
 _TYPE = re.compile(rb'(?:"type": "|^type=)([A-Za-z]+)', re.MULTILINE)
 
 SLACK_S = 0.5
+MADE_WITHIN_S = 30.0
+"""A script's ticket is made at its beginning, its commands are later."""
+
 """Between the end of a call as CLUSTERPRO saw it and as the node did."""
 
 
@@ -141,10 +144,19 @@ def _one_at_a_time(world: World, node: Node) -> Iterator[Found]:
                     yield Found("I7", second.began_s, f"two at the same time: {first}; {second}")
 
 
+UNREADABLE = ("disk failing",)
+UNMARKED = ("disk full", "disk read-only", "no boot id")
+
+
 def _was_blind(world: World, node: Node, first: VerbRun, second: VerbRun) -> bool:
-    """Whether the disk could not even be read when the second began, or since the first had: then nobody can see what runs."""
-    failing = (one for one in world.struck if one.kind == "disk failing" and one.node == node.name)
-    return any(one.began_s <= second.began_s and one.ended_s >= first.began_s for one in failing)
+    """Whether nobody could see what ran: the disk could not be read when the second began, or since the first had; or the first was a
+    script's that could put no ticket on the disk, and so no mark for those who come after it (as in the guide, N6)."""
+    for one in (struck for struck in world.struck if struck.node == node.name):
+        if one.kind in UNREADABLE and one.began_s <= second.began_s and one.ended_s >= first.began_s:
+            return True
+        if one.kind in UNMARKED and first.by == "script" and one.began_s <= first.began_s <= one.ended_s + MADE_WITHIN_S:
+            return True
+    return False
 
 
 def _gone_s(run: VerbRun) -> float:
@@ -160,7 +172,9 @@ def _nothing_after_a_stop(world: World, node: Node) -> Iterator[Found]:
     for call in stops:
         assert call.ended_s is not None
         for run in node.records:
-            if run.verb in START_VERBS and run.began_s < call.began_s and _gone_s(run) > call.ended_s:
+            if run.verb not in START_VERBS or run.began_s >= call.began_s:
+                continue
+            if _gone_s(run) > call.ended_s and not _was_blind(world, node, run, run):
                 yield Found("I7", call.ended_s, f"a stop ended with 0, and an older start ran on: {run}")
 
 
