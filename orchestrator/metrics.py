@@ -308,6 +308,9 @@ _POLLS = _Family("dcsup_watch_polls", "Polls of the service's status command sin
 
 Value = tuple[str, Labels, float]
 
+FLOAT_BITS_MAX = 1000
+"""A whole number of more bits may be too large for a float; a node may send one of thousands of digits."""
+
 
 def _values(live: Live) -> Iterator[Value]:
     """Every gauge of one cluster."""
@@ -327,8 +330,8 @@ def _values(live: Live) -> Iterator[Value]:
         yield from _one_of("dcsup_node_state", node, status.state, NODE_STATES)
     for node in sorted({*state.nodes, *live.alive}):
         yield from _node_values(node, live.alive.get(node))
-    for node, services in live.watch.items():
-        yield from _watch_values(node, services)
+    for node, value in live.watch.items():
+        yield from _watch_values(node, value, state.services)
 
 
 def _one_of(name: str, of: str, state: str, states: Iterable[str]) -> Iterator[Value]:
@@ -368,15 +371,18 @@ def _node_values(node: str, alive: Mapping[str, Any] | None) -> Iterator[Value]:
         yield from _number("dcsup_clock_skew_seconds", (node,), alive.get("skew_s"))
 
 
-def _watch_values(node: str, value: Mapping[str, Any] | None) -> Iterator[Value]:
-    for service, counters in _dict(_dict(value).get("services")).items():
+def _watch_values(node: str, value: Mapping[str, Any] | None, services: Iterable[str]) -> Iterator[Value]:
+    """Of the cluster's services: a node could name any others, with any text as a label."""
+    told = _dict(_dict(value).get("services"))
+    for service in services:
+        counters = told.get(service)
         yield from _number("dcsup_watch_polls", (node, service), _dict(counters).get("polls"))
         yield from _number("dcsup_watch_last_success_timestamp_seconds", (node, service), _dict(counters).get("last_success_wall"))
 
 
 def _number(name: str, labels: Labels, value: Any) -> Iterator[Value]:
-    """A value that came from a node, if it is a number at all."""
-    if isinstance(value, (int, float)):
+    """A value that came from a node, if it is a number at all, and one that fits."""
+    if isinstance(value, (int, float)) and not (isinstance(value, int) and value.bit_length() > FLOAT_BITS_MAX):
         yield name, labels, float(value)
 
 

@@ -210,6 +210,6 @@ def liveness_values(signs: Mapping[str, SignsOfLife]) -> dict[str, dict[str, obj
 def _object(text: str | None) -> dict[str, object] | None:
     try:
         value = json.loads(text) if text is not None else None
-    except ValueError:
+    except (ValueError, RecursionError):  # a node may write there what it likes
         return None
     return value if isinstance(value, dict) else None

@@ -15,6 +15,8 @@ from prometheus_client import generate_latest
 from orchestrator import metrics
 from orchestrator.app import live
 from orchestrator.embedded import EmbeddedRedis
+from orchestrator.loop import Orchestrator
+from orchestrator.ports import SignsOfLife
 from statemachines import wire
 from statemachines.entries import id_key
 from tests.conftest import wait_until
@@ -35,6 +37,12 @@ def now_ms(site: Site) -> int:
 def told(site: Site, seq: int) -> bool:
     """Whether the other node's facts are in the log up to this one."""
     return bool(site.mark("n2")["streams"]["s"] == seq)
+
+
+def seen(orchestrator: Orchestrator, value: str | bytes) -> bool:
+    """Whether the leader has read this value of the node's keys."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return bool(orchestrator._led[C].signs.get("n1") == SignsOfLife(text, text))
 
 
 def forwarder_of(folder: Path, client: Any) -> Forwarder:
@@ -79,7 +87,10 @@ def test_a_poisoned_inbox_becomes_usable_again(which: str, tmp_path: Path, redis
 def test_nonsense_in_signs_of_life_harms_nobody(redis_server: EmbeddedRedis) -> None:
     """A node's liveness keys may hold anything: the leader goes on, with its metrics, and the other node is where it was."""
     site = Site(redis_server.url)
-    nonsense = ["", "{", "null", "[1]", '{"outbox": "many", "skew_s": {}}', '{"services": 7}', "9" * 5000, "[" * 3000, b"\xff\xfe"]
+    nonsense: list[str | bytes] = [
+        "", "{", "null", "[1]", '{"outbox": "many", "skew_s": {}}', '{"services": 7}', "9" * 5000, "[" * 100_000, b"\xff\xfe",
+        '{"outbox": 1%s, "skew_s": NaN}' % ("0" * 400), '{"services": {"srv": {"polls": 1%s}, "\\ud800": {"polls": 1}}}' % ("0" * 400),
+    ]  # fmt: skip
     with leading(redis_server.url) as orchestrator:
         registry = metrics.registry_of(lambda: live(orchestrator, [C]), orchestrator.lock)
         site.deliver("n2", joined())
@@ -87,6 +98,7 @@ def test_nonsense_in_signs_of_life_harms_nobody(redis_server: EmbeddedRedis) -> 
         for value in nonsense:
             for key in (wire.alive(C, "n1"), wire.watch_alive(C, "n1")):
                 site.client.set(key, value)
+            wait_until(partial(seen, orchestrator, value), f"the leader's look at {value!r:.40}")
             epoch, seq = site.head()["epoch"], site.mark("n2")["streams"]["s"]
             site.deliver("n2", envelope(seq + 1))
             wait_until(partial(told, site, seq + 1), f"a commit in spite of {value!r:.40}")
