@@ -53,7 +53,7 @@ def redis_server(redis_session: EmbeddedRedis) -> EmbeddedRedis:
     return redis_session
 
 
-LONGEST_FIRST = ("acceptance", "wine", "runbooks", "sandbox")
+LONGEST_FIRST = ("acceptance", "wine", "runbooks", "sandbox", "faults", "security", "worlds", "simulation", "fuzz")
 """Folders whose files take minutes: begun first, so that no core is left alone with one of them in the end."""
 
 
