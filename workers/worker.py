@@ -142,6 +142,8 @@ class Worker:
         self.children = [Child("cmd", config, log), Child("watch", config, log)]
         self.stopping = stopping
         self._watch_may_be_lost = True
+        self._watch_seen = time.monotonic()
+        """When its job was last queued, or its sign of life there."""
         self._alive = Every(self.cluster.node_ttl / 4)
         self._tend, self._seed = Every(TEND_EVERY_S), Every(SEED_EVERY_S)
         self._reap, self._prune = Every(REAP_EVERY_S), Every(PRUNE_EVERY_S)
@@ -220,10 +222,17 @@ class Worker:
         }  # fmt: skip
 
     def _seed_watch(self) -> None:
-        """Enqueue a watch job where none is queued, and none can be running: its process is new, or gives no sign of life."""
+        """Enqueue a watch job where none is queued, and none can be running: its process is new, or gives no sign of life.
+
+        A job between the two may be running; if the watch stays silent, a pop of a dead connection took it there, and nobody has it. Should
+        somebody have it after all: of two jobs one ends without a successor.
+        """
         queue = watch.queue(self.client, self.node.cluster, self.node.name)
         queued, between, sign = self._look_for_watch(queue.key, queue.intermediate_queue_key)
-        if not queued and not between and (self._watch_may_be_lost or not sign):
+        if queued or sign:
+            self._watch_seen = time.monotonic()
+        is_silent = not sign and (not between or time.monotonic() - self._watch_seen > self.cluster.node_ttl)
+        if not queued and (is_silent or (self._watch_may_be_lost and not between)):
             watch.enqueue_window(queue, self.node.cluster, self.node.name, self.keys.signed)
             self.log.info("watch job seeded")
         self._watch_may_be_lost = False

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from statemachines import wire
 from statemachines.facts import parse_body
 from tests.conftest import wait_until
 from tests.workers.conftest import BOOT, CLUSTER, NODE, NodeFixture, log_lines, make_node, wait_for, write_config
-from workers import outbox
+from workers import outbox, watch
 from workers.redisclient import connect
+from workers.settings import load_node
+from workers.worker import Worker
 
 RUN = "import sys; from workers.worker import run; sys.exit(run(sys.argv[1]))"
 
@@ -135,6 +138,22 @@ def test_a_watch_job_that_redis_lost_is_seeded_again(node: NodeFixture, parent: 
     wait_until(lambda: node.client.exists(wire.watch_alive(CLUSTER, NODE)), "the sign of life")
     asked = node.asked("server")
     wait_until(lambda: node.asked("server") >= asked + 3, "polls after it")
+
+
+def test_a_watch_job_that_a_dead_connection_took_is_seeded_again(node: NodeFixture, log: Any) -> None:
+    """A pop that Redis answers into a dead connection leaves the job between the lists: when no watch gives a sign, there is one again."""
+    write_config(node, services="server")
+    ours = Worker(load_node(node.config), str(node.config), BOOT, log, threading.Event())
+    queue = watch.queue(node.client, CLUSTER, NODE)
+    ours._seed_watch()
+    assert node.client.rpoplpush(queue.key, queue.intermediate_queue_key) is not None
+
+    def is_seeded() -> bool:
+        ours._seed_watch()
+        return bool(node.client.llen(queue.key))
+
+    assert not is_seeded(), "it may be about to run"
+    wait_until(is_seeded, "another job, after the sign of life's time")
 
 
 def test_told_to_stop_it_leaves_nothing_behind(node: NodeFixture, parent: Callable[[NodeFixture], Parent]) -> None:
