@@ -148,7 +148,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "stopped by a poll of before the stop", "workers/hooks/stop.py",
-        "entry.mono_s < status.mono_started <= status.mono", "True",
+        "entry.mono_s < status.last_started <= status.mono", "True",
         "not running: a dcstatus that began after the verb ended", ("tests/protocol/test_hooks.py",), sim=True,
     ),
     Fault(
@@ -181,7 +181,22 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "any signature will do", "statemachines/signing.py",
         "    return any(fitting)", "    return bool(fitting)",
-        "writing to a queue is not enough to make a node act", ("tests/security",),
+        "writing to a queue is not enough to make a node act", ("tests/security/test_jobs.py",),
+    ),
+    Fault(
+        "a signature for any node and any job", "statemachines/signing.py",
+        '["dcsup-job-1", cluster, node, job_id, unsigned(payload)]', '["dcsup-job-1", unsigned(payload)]',
+        "a job cannot be moved", ("tests/security/test_jobs.py",),
+    ),
+    Fault(
+        "every node holds the cluster's key", "statemachines/signing.py",
+        '    return _digest(cluster_key, f"dcsup:{cluster}:{node}")', "    return cluster_key",
+        "whoever steals a node's key can forge nothing for its sister", ("tests/security/test_jobs.py",),
+    ),
+    Fault(
+        "an unsigned job is believed", "workers/keys.py",
+        'else "it is not signed"', "else None",
+        "a node with a key refuses what is not signed", ("tests/security/test_jobs.py",),
     ),
     Fault(
         "what a lost connection took stays in between", "workers/rqworker.py",
