@@ -274,8 +274,11 @@ class Calls(Judging):
         """The manager brought the group up there by a start that told nothing: what was served before is not served any more."""
         self.freeze_baseline()
         self.fire_failover("manager_acted", ["elsewhere", "found"], trigger="poll", kind="failure", node=node, by_operator=False)
-        for before in {service.node: None for service in self.state.services.values() if service.node not in (None, node)}:
-            self.take_away(before or "")
+        self._take_away_from_others(node)
+
+    def _take_away_from_others(self, node: str) -> None:
+        for other in {service.node: None for service in self.state.services.values() if service.node not in (None, node)}:
+            self.take_away(other or "")
 
     def adopt_what_runs(self) -> None:
         """Where the manager says that the group is, what was seen verified and is no news any more serves, whoever brought it up.
@@ -308,6 +311,7 @@ class Calls(Judging):
 
     def _adopt(self, name: str, node: str) -> None:
         if self.state.active != node or self._is_coming_back():
+            self._take_away_from_others(node)
             self.begin_term(node, None)
         self._note_verified(name)
         owed = name in self.state.schedules and self.state.schedules[name].owed
