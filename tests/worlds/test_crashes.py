@@ -273,6 +273,10 @@ class Line:
     def get(self, key: str) -> bytes | None:
         return self._server.get(key)
 
+    def xrevrange(self, key: str, count: int) -> list[tuple[str, dict[bytes, bytes]]]:
+        entries = self._server.streams[key][-count:]
+        return [(entry_id, {name.encode(): value for name, value in fields.items()}) for entry_id, fields in reversed(entries)]
+
     def pipeline(self, *, transaction: bool) -> Line:
         return Line(self._server)
 
