@@ -220,14 +220,10 @@ class Calls(Judging):
     def verified(self, name: str, node: str, ticket_name: str | None = None) -> None:
         """`dcstatus` is 0 there, as often as the site asks (G20)."""
         call = self.current_call()
-        is_found = self._is_found_elsewhere(name, node, call)
-        if is_found:
-            self._found_elsewhere(node)
         service = self.state.services[name]
-        if service.state in ("stopped", "failing-over", "failed") and (is_found or self._adopts(node, call)):
+        is_nowhere = service.state in ("stopped", "failing-over", "failed") and self._adopts(node, call)
+        if is_nowhere or self._is_found_elsewhere(name, node, call):
             self._adopt(name, node)
-            if is_found:
-                self.adopt_what_runs()  # the others, whose polls came before
             return
         start = call if call is not None and call.script == "start" and call.node == node and call.code is None else None
         here = (
@@ -272,13 +268,14 @@ class Calls(Judging):
 
     def _found_elsewhere(self, node: str) -> None:
         """The manager brought the group up there by a start that told nothing: what was served before is not served any more."""
+        served = (service.node for service in self.state.services.values() if service.state in SERVED and service.node is not None)
+        others = [name for name in dict.fromkeys(served) if name != node]
+        if not others:
+            return
         self.freeze_baseline()
         self.fire_failover("manager_acted", ["elsewhere", "found"], trigger="poll", kind="failure", node=node, by_operator=False)
-        self._take_away_from_others(node)
-
-    def _take_away_from_others(self, node: str) -> None:
-        for other in {service.node: None for service in self.state.services.values() if service.node not in (None, node)}:
-            self.take_away(other or "")
+        for name in others:
+            self.take_away(name)
 
     def adopt_what_runs(self) -> None:
         """Where the manager says that the group is, what was seen verified and is no news any more serves, whoever brought it up.
@@ -310,14 +307,17 @@ class Calls(Judging):
         return self.now_ms - call.called_ms <= 1000 * limits.deadline
 
     def _adopt(self, name: str, node: str) -> None:
-        if self.state.active != node or self._is_coming_back():
-            self._take_away_from_others(node)
+        begins = self.state.active != node or self.state.services[name].node != node or self._is_coming_back()
+        if begins:
+            self._found_elsewhere(node)
             self.begin_term(node, None)
         self._note_verified(name)
         owed = name in self.state.schedules and self.state.schedules[name].owed
         how = "adopt" if not owed else "adopt_owing" if self.state.failover is not None else "adopt_judging"
         self.fire_service(name, "verified", [how])
         self.after_verified()
+        if begins:
+            self.adopt_what_runs()  # the others, whose polls there came before and are no news any more
 
     def _is_coming_back(self) -> bool:
         """Whether the group was taken from the node that it is on again, of which this is the first sign: a start whose hook told nothing.
