@@ -8,7 +8,9 @@ queues and numbers are as if nothing had happened.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,13 +75,15 @@ class Fragile:
         return call
 
 
+@dataclass(frozen=True)
 class Redis:
     """What a telling needs of the server; both kinds can be looked at through a store."""
 
-    def __init__(
-        self, make_store: Callable[[], Any], deliver: Callable[[str, str], Any], forget: Callable[[str], Any], jobs: Callable[[], list[str]]
-    ) -> None:
-        self.make_store, self.deliver, self.forget, self.jobs = make_store, deliver, forget, jobs
+    make_store: Callable[[], Any]
+    deliver: Callable[[str, str], Any]
+    forget: Callable[[str], Any]
+    get: Callable[[str], Any]
+    jobs: Callable[[], list[str]]
 
     def entries(self) -> list[Entry]:
         """The log, its chain checked."""
@@ -98,15 +102,14 @@ def in_memory() -> Redis:
         server.clock_ms += 1
         server.xadd(wire.inbox(C, inbox), {wire.FACT_FIELD: raw})
 
-    return Redis(
-        lambda: MemoryStore(server), deliver, server.delete, lambda: [job for job, _ in server.queues[wire.command_queue(C, "n1")]]
-    )
+    queue = server.queues[wire.command_queue(C, "n1")]
+    return Redis(lambda: MemoryStore(server), deliver, server.delete, server.get, lambda: [job for job, _ in queue])
 
 
 def real(url: str) -> Redis:
     site = Site(url)
     site.client.flushall()
-    return Redis(lambda: RedisStore(url, timeout_s=10.0), lambda inbox, raw: site.deliver(inbox, raw), site.client.delete, site.jobs)
+    return Redis(lambda: RedisStore(url, timeout_s=10.0), site.deliver, site.client.delete, site.client.get, site.jobs)
 
 
 def tell(server: Redis, at: int = 0, end: str = "") -> tuple[list[str], Orchestrator]:
@@ -174,6 +177,8 @@ def try_all(make: Callable[[], Redis], ends: tuple[str, ...], only: Callable[[st
             assert [entry.type for entry in server.entries()].count("LeadTaken") <= 2, about
             state = leader.views()[C].state
             told = {inbox: numbers for inbox, numbers in state.sources.items() if inbox != wire.LEADER_INBOX}
+            marks = {node: json.loads(server.get(wire.mark(C, node)))["streams"] for node in ("n1", "n2")}
+            assert marks == {node: told[node] for node in marks}, about
             assert told == {inbox: numbers for inbox, numbers in sources.items() if inbox != wire.LEADER_INBOX}, about
     return tried
 
