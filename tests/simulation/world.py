@@ -201,7 +201,6 @@ class World:
         self._until_well(HEAL_S)
         if not self.is_well:
             self.checks.violate("liveness", f"{HEAL_S:.0f} s after the last fault was healed: {self.checks.what_is_not_well()}")
-        self.pass_time(STEP_S)
 
     def _until_well(self, limit_s: float) -> None:
         until_s = self.kernel.now_s + limit_s
