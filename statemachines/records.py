@@ -95,6 +95,9 @@ def note_stop_points(step: Deciding, record: FailoverStatus, ticket: TicketStatu
 
 def _begin_start(step: Deciding, record: FailoverStatus, details: dict[str, Any]) -> None:
     record.node_to, record.term = details["node"], step.state.term + 1
+    for point in ("symptom", "acted"):
+        if step.at_ms < record.points.get(point, step.at_ms):
+            _point(step, record, point)  # what counted as such was seen after the start, which is told late
     if record.kind == "none":
         record.kind = "failure" if details["clp_event"] == "FAILOVER" else "restart" if record.node_from == record.node_to else "move"
     if "acted" not in record.points:

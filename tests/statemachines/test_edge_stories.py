@@ -136,6 +136,27 @@ def test_a_start_that_died_with_its_node_holds_up_no_other_for_longer_than_its_d
     assert story.states() == UP and story.state.active == "node1"
 
 
+def test_a_start_told_after_a_symptom_that_it_explains_is_the_failovers_with_its_schedules() -> None:
+    """I4: node2's facts come late; meanwhile node1 came back and showed a symptom, which is later than the start: one failover, judged."""
+    story = up()
+    began_ms = float(story.now_ms)
+    story.wait(60)
+    story.tell("node1", "NodeJoined", boot="another", version="1", platform="x")
+    assert story.state.failover is not None
+    start, at_ms = "b-group-a-7-start", began_ms + 1000
+    commands = [{"n": n, "service": s, "verb": v} for n, (s, v) in enumerate(story.guide("start", "FAILOVER"), start=1)]
+    told = {"ticket": start, "event": "FAILOVER", "server": "OTHER", "commands": commands, "previous": "node1"}
+    story.tell("node2", "StartHookCalled", at_ms=at_ms, **told)
+    for service in ("agent", "server"):
+        polled = {"service": service, "status": "healthy", "verified": True, "code": 0, "ticket": start, "polls": 1, "duration_s": 0.1}
+        story.tell("node2", "ServicePolled", at_ms=at_ms + 9000, **polled)
+    story.tell("node2", "ScriptEnded", at_ms=at_ms + 9001, ticket=start, script="start", code=0)
+    story.observe("node2", ticket=start)
+    story.wait(61)
+    assert story.states() == UP and story.ended().outcome == "completed"
+    assert [judgement.service for judgement in story.ended().judgements] == ["server"]
+
+
 def test_an_alert_told_after_the_start_takes_nothing_away() -> None:
     """`rc 60` says that a failover began; told when the new node is already at it, it is history."""
     story = up()
