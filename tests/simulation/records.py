@@ -92,7 +92,7 @@ _TYPE = re.compile(rb'(?:"type": "|^type=)([A-Za-z]+)', re.MULTILINE)
 
 SLACK_S = 0.5
 MADE_WITHIN_S = 30.0
-"""A script's ticket is made at its beginning, its commands are later."""
+"""A script's ticket is made, and looked for, at its beginning; its commands are later."""
 
 """Between the end of a call as CLUSTERPRO saw it and as the node did."""
 
@@ -149,10 +149,10 @@ UNMARKED = ("disk full", "disk read-only", "no boot id")
 
 
 def _was_blind(world: World, node: Node, first: VerbRun, second: VerbRun) -> bool:
-    """Whether nobody could see what ran: the disk could not be read when the second began, or since the first had; or the first was a
-    script's that could put no ticket on the disk, and so no mark for those who come after it (as in the guide, N6)."""
+    """Whether nobody could see what ran: the disk could not be read shortly before, or while, the first ran; or the first was a script's
+    that could put no ticket on the disk, and so no mark for those who come after it (as in the guide, N6)."""
     for one in (struck for struck in world.struck if struck.node == node.name):
-        if one.kind in UNREADABLE and one.began_s <= second.began_s and one.ended_s >= first.began_s:
+        if one.kind in UNREADABLE and one.began_s <= second.began_s and one.ended_s >= first.began_s - MADE_WITHIN_S:
             return True
         if one.kind in UNMARKED and first.by == "script" and one.began_s <= first.began_s <= one.ended_s + MADE_WITHIN_S:
             return True
