@@ -337,9 +337,10 @@ def acts_are_explained(story: Story) -> Found:
         if not _reason_to_stop(story, record):
             yield f"{record['node']}: the group is taken ({record['factor']}) {_at(story, record['time'])}, for no reason of the world's"
     for record in story.of("cluster", "group-takeover"):
-        dead = [r for what in ("node killed", "node paused") for r in story.of("driver", what, node=record["previous"])]
+        # whoever had it, or was to have it next
+        dead = [r for what in ("node killed", "node paused") for r in story.of("driver", what)]
         if not any(record["time"] - DEATH_S <= r["time"] <= record["time"] for r in dead):
-            yield f"{record['node']} took the group over {_at(story, record['time'])} though {record['previous']} lived"
+            yield f"{record['node']} took the group over {_at(story, record['time'])}, and no node had died"
     for record in story.of("cluster", "os-shutdown"):
         if not _run_killed(story, record) and not story.of("driver", "node paused"):
             yield f"{record['node']}: the manager would have shut the system down {_at(story, record['time'])}: {record['reason']}"

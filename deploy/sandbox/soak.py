@@ -247,9 +247,11 @@ class Soak:
         state = self.site.state()
         if not state:
             return "no orchestrator tells the state"
+        # a standby on which the disk could not be attached counts as failed until it is tried there again: nobody can know better
+        well = {node: ("running",) if node == owner else ("running", "failed") for node in self.cluster.nodes}
         wrong = {
             **{name: x for name, x in state["services"].items() if x["state"] != "running" or x["node"] != owner},
-            **{name: x for name, x in state["nodes"].items() if x["state"] != "running" or not x["present"]},
+            **{name: x for name, x in state["nodes"].items() if x["state"] not in well[name] or not x["present"]},
         }
         words = {name: x["state"] for name, x in wrong.items()}
         if wrong or state["failover"] is not None or state["paused_since_ms"] is not None or state["suspended"]:
