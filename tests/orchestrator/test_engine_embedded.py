@@ -127,5 +127,5 @@ def test_a_binary_that_is_too_old_is_refused(tmp_path: Path, monkeypatch: pytest
 def test_a_server_that_ends_at_once_is_quoted(tmp_path: Path) -> None:
     """When the server cannot use its folder, which says nothing about its data, the error quotes what it said."""
     (tmp_path / "appendonlydir").write_text("not a folder")
-    with pytest.raises(EmbeddedRedisError, match="ended at once.*append-only"):
+    with pytest.raises(EmbeddedRedisError, match=r"ended at once.*append-only"):
         EmbeddedRedis(tmp_path).start()
