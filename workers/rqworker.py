@@ -314,9 +314,7 @@ class Process:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's to answer
         threading.Thread(target=self._end_with_parent, daemon=True).start()
         jobs.configure(
-            jobs.Context(
-                self.settings, self.boot, client_of(self.settings.whole.redis), self._report, self.log, self.stopping, self.watch
-            )
+            jobs.Context(self.settings, self.boot, client_of(self.settings.whole.redis), self._report, self.log, self.stopping, self.watch)
         )
         try:
             self._work()

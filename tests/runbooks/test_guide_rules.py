@@ -209,9 +209,7 @@ def test_g36_clients_go_to_the_floating_ip() -> None:
 def test_g37_the_agent_is_registered_once_and_looked_at_after_each_move() -> None:
     """One registration for any number of nodes; Manager is looked at before and after each move."""
     order = ids(steps_of("register-agent", "agent-remote", 2))
-    assert order == [
-        *("serving.node1", "register", "look.node1", "move.node2", "look.node2", "move.node3", "look.node3", "back.node3")
-    ]
+    assert order == [*("serving.node1", "register", "look.node1", "move.node2", "look.node2", "move.node3", "look.node3", "back.node3")]
     assert "Do this once" in said(step_of(steps_of("register-agent", "agent-remote"), "register"), "agent-remote")
 
 

@@ -34,9 +34,7 @@ class Host:
             return
         self.lives += 1
         lease = Lease(f"{self.name}-{self.lives}", self._ttl_s, "{}")
-        self.orchestrator = Orchestrator(
-            self._net.store(self.name), self._clusters, lease, core=self._core, snapshot_every=snapshot_every
-        )
+        self.orchestrator = Orchestrator(self._net.store(self.name), self._clusters, lease, core=self._core, snapshot_every=snapshot_every)
         self._process = self._kernel.spawn(self.name, self.machine, self.orchestrator.run)
 
     def kill(self) -> None:

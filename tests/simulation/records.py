@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tests.simulation.node import Node
     from tests.simulation.world import World
 
+
 class Found(NamedTuple):
     """A promise that was not kept, and when."""
 

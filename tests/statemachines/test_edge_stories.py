@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -93,7 +94,7 @@ def test_a_view_from_before_a_stop_brings_nothing_back() -> None:
     for n in (1, 2):
         story.run(stop, n)
     story.tell("node1", "ScriptEnded", ticket=stop, script="stop", code=0)
-    view = {"group_state": "online", "current": "node1", "servers": {}, "suspended": False, "by": "clpstat"}
+    view: dict[str, Any] = {"group_state": "online", "current": "node1", "servers": {}, "suspended": False, "by": "clpstat"}
     story.tell("node2", "ClusterViewed", at_ms=seen_ms, **view)
     story.tell("node2", "ClusterViewed", **view)
     assert story.states() == {"agent": "stopped", "server": "stopped"}

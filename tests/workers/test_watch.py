@@ -353,5 +353,4 @@ def test_what_the_disk_did_not_take_is_handed_in_while_the_window_lasts(node: No
     (node.folder / "outbox").write_text("no folder")  # takes nothing, whoever we are
     until(process.watch, lambda: node.client.xlen(wire.inbox(CLUSTER, NODE)), "a fact in the inbox")
     process.watch.discard()
-    facts = [json.loads(entry[wire.FACT_FIELD.encode()]) for _, entry in node.client.xrange(wire.inbox(CLUSTER, NODE))]
-    assert facts[0]["type"] == "ServicePolled"
+    assert node.inbox()[0].type == "ServicePolled"

@@ -240,6 +240,7 @@ def run_once(config: Path) -> subprocess.CompletedProcess[str]:
 
 def test_what_makes_no_start_is_said_in_one_line(node: NodeFixture, parent: Callable[[NodeFixture], Parent]) -> None:
     """Exit code 2 and no traceback: no file, no [node] table, a folder that cannot be made, a second worker on the same folder."""
+
     def answer(config: Path) -> tuple[int, str]:
         done = run_once(config)
         return done.returncode, done.stderr
