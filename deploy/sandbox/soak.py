@@ -309,8 +309,11 @@ class Soak:
         over = ("stopped", "failed")  # failed: the stop took longer than its deadline, on a machine that has too much to do
         site.wait_state("everything is stopped", lambda s: all(x["state"] in over for x in s["services"].values()), 60)
         site.wait_for("every fact on the nodes' disks is in the log", self._handed_in, 60)
-        for node in self.cluster.nodes:
-            site.stop(f"worker-{node}")
+        workers = [f"worker-{node}" for node in self.cluster.nodes]
+        for name in workers:
+            site.running[name].terminate()  # all at once: each takes its time
+        for name in workers:
+            site.stop(name)
         site.wait_state("the nodes have left", lambda s: not any(x["present"] for x in s["nodes"].values()), 60)
         self.note_schedule_runs()
         results = self._compare(folder / "events.ndjson")

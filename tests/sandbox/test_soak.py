@@ -23,7 +23,7 @@ LIMIT_S = 240.0
 
 def soak(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """A soak in that folder."""
-    argv = [sys.executable, "-m", "deploy.sandbox.soak", "--folder", str(folder), "--seed", "7", *arguments]
+    argv = [sys.executable, "-m", "deploy.sandbox.soak", "--folder", str(folder), "--seed", "31", *arguments]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8")
 
 
