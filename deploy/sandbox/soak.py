@@ -58,7 +58,7 @@ deadline."""
 CALM_S = 2.0
 PATIENCE_S = 45.0
 """After which an operator breaks off a command that still waits: clpgrp does, for ever, where another node took the group meanwhile."""
-STUCK_S = 5.0
+STUCK_S = 8.0
 """For so long the cluster manager must have done nothing more before an operator starts the group again."""
 STILL_S = 2.0
 
@@ -276,7 +276,7 @@ class Soak:
         group = views[0]["view"]
         return bool(
             group["state"] == "Online Failure"
-            or (group["owner"] is None and group["heir"] is None)
+            or group["owner"] is None
             or (group["state"] == "Online" and "Error" in group["monitors"].values())
         )
 

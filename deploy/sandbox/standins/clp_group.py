@@ -35,7 +35,8 @@ class View:
 
     Attributes:
         owner: the node that has it, in whatever state; None when it is stopped or between two nodes.
-        boot: the boot id under which the owner started it: a node that was reset has it no more, however soon it is back.
+        boot: the boot id under which the owner started it, or the heir was asked to: a node that was reset has it no more, however soon
+            it is back. Empty: not known.
         heir: the node that was asked to start it next.
         event: CLP_EVENT of the running instance's start.
         previous: the node it came from.
@@ -70,14 +71,23 @@ class Group:
         tell: tells the other nodes at once. Waiting for the next heartbeat would not do: a node that dies right after it began to start the
             group would have started it unknown to the others.
         controls: what operators have suspended: a suspended monitor sees nothing.
+        boot_of: gives the boot id under which another node was last heard.
     """
 
-    def __init__(self, place: Place, members: Callable[[], list[str]], tell: Callable[[], None], controls: Controls) -> None:
+    def __init__(
+        self,
+        place: Place,
+        members: Callable[[], list[str]],
+        tell: Callable[[], None],
+        controls: Controls,
+        boot_of: Callable[[str], str],
+    ) -> None:
         self._place = place
         self._boot = read_boot(place)
         self._members = members
         self._tell = tell
         self._controls = controls
+        self._boot_of = boot_of
         self._ip, self._disk, self._script = FloatingIp(place), SharedDisk(place), Script(place)
         self._residents = [Resident(place, service) for service in place.settings["services"]]
         self._disk_word = "SUCCESS"
@@ -298,7 +308,7 @@ class Group:
     def _hand_over(self, heir: str, event: str, tried: Iterable[str] = ()) -> None:
         """Ask another node to start the group. If it dies before it does, the heartbeats tell, and the first member alive takes over."""
         generation = self.view.generation
-        self.change(state=OFFLINE, owner=None, heir=heir, previous=self._place.node)
+        self.change(state=OFFLINE, owner=None, heir=heir, boot=self._boot_of(heir), previous=self._place.node)
         request = {"op": "activate", "event": event, "previous": self._place.node, "tried": list(tried), "generation": generation}
         try:
             refusal = ask_json(self._place.settings["nodes"][heir]["control"], request)["error"]
@@ -313,7 +323,7 @@ class Group:
         self._place.record("cluster", "hand-over-failed", peer=heir, reason=reason)
         with self.changed:
             if self.view.heir == heir:
-                self.view.owner, self.view.heir = self._place.node, None
+                self.view.owner, self.view.boot, self.view.heir = self._place.node, self._boot, None
                 self.change(state=FAILURE)
 
     def _next_member(self) -> str | None:

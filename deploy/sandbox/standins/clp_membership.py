@@ -69,6 +69,10 @@ class Membership:
         """Whether ``node`` counts as alive (this node always does)."""
         return node == self._place.node or self.peers[node].alive
 
+    def boot_of(self, node: str) -> str:
+        """The boot id under which another node was last heard."""
+        return self.peers[node].boot
+
     def members(self) -> list[str]:
         """Alive members in order of the failover policy, this node among them."""
         return [name for name in self._place.settings["nodes"] if name == self._place.node or self._is_member(name)]

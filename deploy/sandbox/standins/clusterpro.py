@@ -40,7 +40,7 @@ class _Cluster:
         self.boot = read_boot(place)
         self.controls = Controls()
         self.membership = Membership(place, self.boot, self.message, self.heard, self.tick)
-        self.group = Group(place, self.membership.members, self.membership.send, self.controls)
+        self.group = Group(place, self.membership.members, self.membership.send, self.controls, self.membership.boot_of)
         self.member = False
         self.leaving = False  # shutting down: nothing new is begun
         self.left = False  # the group is given away: the others are told
@@ -116,8 +116,8 @@ class _Cluster:
             self.group.enqueue(lambda: self._take_over(view["owner"] or view["previous"]))
 
     def _holds(self, holder: str, view: dict[str, Any]) -> bool:
-        boot = self.boot if holder == self.place.node else self.membership.peers[holder].boot
-        return self.membership.alive(holder) and (view["owner"] is None or view["boot"] in ("", boot))
+        boot = self.boot if holder == self.place.node else self.membership.boot_of(holder)
+        return self.membership.alive(holder) and view["boot"] in ("", boot)
 
     def _take_over(self, previous: str | None) -> None:
         self.place.record("cluster", "group-takeover", previous=previous)
