@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from tests.simulation import mishaps
-from tests.simulation.engine import Process, Signal
+from tests.simulation.engine import Machine, Process, Signal
 from tests.simulation.scripts import GuideScript, StartScript, StopScript, WatchScript
 from tests.simulation.shell import Call, Shell
 
@@ -286,7 +286,8 @@ class Manager:
             self.take(Word(word.version + 1, None, "START", "", 0, wanted=False))
         self.handled = max(self.handled, self.word.version if self.word.owner != self.name else self.handled)
         if order.what == "shutdown":
-            self.world.later(0.5, self._power_off)
+            self.node.go_down()
+            self.world.later(self.kernel.dice.uniform(0.5, 4.0), self._power_off)
 
     def _next_node(self) -> str | None:
         return next((name for name in self.alive_here() if name != self.name), None)
@@ -425,6 +426,8 @@ class Cluster:
         self.without_disk: set[str] = set()
         self.managers = {name: Manager(self, node) for name, node in world.nodes.items()}
         self.blows, self.faults = mishaps.blows(self), mishaps.troubles(self)
+        self.chance = Machine(self.kernel, "chance")
+        """Where episodes (episodes.py) go on until all is healed."""
 
     def start(self) -> None:
         """From now on the group is started by itself."""

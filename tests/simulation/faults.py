@@ -14,6 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from statemachines import wire
+from tests.simulation import episodes
 from tests.simulation.redis import TROUBLES
 
 if TYPE_CHECKING:
@@ -223,7 +224,13 @@ NODE_LASTS_S = (1.0, 20.0)
 """How long what is wrong with a node, or with CLUSTERPRO, lasts, where it does not end by itself."""
 
 
-AGAIN = 0.4
+EPISODES = 0.08
+"""So many rounds have an episode (episodes.py) in the place of blows."""
+
+EPISODES_UNSEEN = 0.4
+"""The same where CLUSTERPRO runs the guide's own scripts: such worlds are few."""
+
+AGAIN = 0.5
 """So many rounds have a second blow."""
 
 RARER = {"group stopped": 0.4, "heartbeats cut": 0.6}
@@ -233,6 +240,8 @@ RARER = {"group stopped": 0.4, "heartbeats cut": 0.6}
 def of_a_round(world: World) -> list[Strike]:
     """One blow, perhaps a second one into what follows from it, and what strikes around them."""
     dice = world.dice
+    if dice.random() < (EPISODES if world.plan.has_our_scripts else EPISODES_UNSEEN):
+        return [_strike(world, _episodes(world), (0.0, 3.0))]
     blows = [_strike(world, _blows(world), (1.0, 6.0))]
     if dice.random() < AGAIN:
         blows.append(_strike(world, _blows(world), (8.0, 40.0)))
@@ -258,6 +267,14 @@ def _troubles(world: World) -> dict[str, Kind]:
     found |= {name: Kind(_of_cluster(name, blow=False), 0.6, NODE_LASTS_S) for name in world.cluster.faults}
     found |= {name: Kind(_of_people(name, blow=False), 0.6, NODE_LASTS_S) for name in world.operators.faults}
     return CENTRAL | found
+
+
+def _episodes(world: World) -> dict[str, Kind]:
+    return {name: Kind(_episode(name)) for name in episodes.possible(world)}
+
+
+def _episode(name: str) -> Begin:
+    return lambda world: episodes.begin(world, name)
 
 
 def _some_node(world: World) -> Node:
@@ -311,6 +328,7 @@ def _of_people(name: str, *, blow: bool) -> Begin:
 
 def heal(world: World) -> None:
     """Everything that was wrong is right again; what CLUSTERPRO or an operator has to do about it is theirs."""
+    world.cluster.chance.kill()
     world.net.heal()
     for host in world.hosts:
         host.machine.resume()
@@ -323,4 +341,4 @@ def heal(world: World) -> None:
 
 def names(world: World) -> list[str]:
     """Every kind of fault, and what may happen to a request."""
-    return [*_blows(world), *_troubles(world), *TROUBLES]
+    return [*_blows(world), *_troubles(world), *episodes.STORIES, *TROUBLES]

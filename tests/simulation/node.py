@@ -39,6 +39,10 @@ RESTART_S = (1.0, 4.0)
 BOOT_S = (8.0, 25.0)
 """What the operating system needs to come up after a power cut."""
 
+LATE = 0.15
+LATE_S = (5.0, 20.0)
+"""So often, and by so much, the worker is started after the cluster manager when the node boots."""
+
 INTERLEAVED = 0.08
 """So many disk changes let others run first."""
 
@@ -56,7 +60,8 @@ class Node:
         self.disk = Disk(name, self.machine.time)
         self.disk.before, self.disk.after = self._before_change, self._after_change
         self.folder = SimPath(self.settings.node.folder)
-        self.ground, self.outbox_grew = Signal(self.kernel), Signal(self.kernel)
+        self.ground, self.calls_moved, self.outbox_grew = Signal(self.kernel), Signal(self.kernel), Signal(self.kernel)
+        """Something changed that hooks look at; that the watch looks at (tickets and journal); that the forwarder looks at."""
         kinds = {one.name: one.kind for one in self.settings.cluster.services}
         self.services = Services(self.kernel, self.machine, dict(kinds), _shared_disk(world), Pace(), self._told)
         self.processes = Processes(self.kernel, self.services.run)
@@ -119,8 +124,10 @@ class Node:
         if target.endswith((".fact", ".line")):
             if "/numbered/" not in target:
                 self.outbox_grew.set()
-        elif not target.endswith((".alive", ".hook")):
+        elif not target.endswith((".alive", ".hook", "/head")):
             self.ground.set()
+            if "/tickets/" in target or "/journal/" in target:
+                self.calls_moved.set()
 
     def _put(self, name: str, content: bytes | None) -> None:
         """A file of the node folder, by somebody outside of the world."""
@@ -129,6 +136,10 @@ class Node:
             self.disk.put(path, File(content, self.machine.time()))
         elif path in self.disk.files:
             self.disk.put(path, None)
+
+    def bypass(self, *, is_so: bool = True) -> None:
+        """An operator puts dcsup.bypass there, or takes it away: scripts ask dcsup nothing."""
+        self._put("dcsup.bypass", b"" if is_so else None)
 
     # --- the machine
 
@@ -139,7 +150,7 @@ class Node:
         self._is_booting = False
         self.machine.start()
         self.world.note(f"{self.name} boots")
-        self.start_worker()
+        self.start_worker(late=True)
         for told in self.on_boot:
             told()
 
@@ -167,10 +178,18 @@ class Node:
 
     # --- the worker
 
-    def start_worker(self) -> None:
-        """The service manager: starts it, and again whenever it ends."""
+    def start_worker(self, *, late: bool = False) -> None:
+        """The service manager: starts it, and again whenever it ends; when it boots, now and then, after whatever else takes its time."""
         if self.machine.is_up and not any(process.name == "service manager" for process in self.machine.processes):
-            self.kernel.spawn("service manager", self.machine, self._manage)
+            delay_s = self.kernel.dice.uniform(*LATE_S) if late and self.kernel.dice.random() < LATE else 0.0
+            self.kernel.spawn("service manager", self.machine, self._manage, delay_s=delay_s)
+
+    def go_down(self) -> None:
+        """The operating system is shut down in order: it tells the worker to stop, and starts it no more."""
+        for process in list(self.machine.processes):
+            if process.name == "service manager":
+                process.kill()
+        self.stop_worker()
 
     def _manage(self) -> None:
         while True:
@@ -292,6 +311,8 @@ class Node:
     def env(self) -> Env:
         """dcsup.env, as `dcsup render` makes it of the configuration, with guards that look less often."""
         cluster, names = self.settings.cluster, tuple(one.name for one in self.settings.cluster.services)
+        if self.name == self.world.plan.older_scripts:
+            names = names[::-1]
         return Env(
             self.folder, cluster.group, names, {one.name: one.kind for one in cluster.services}, wait=dict.fromkeys(names, 4),
             ack_timeout=cluster.ack_timeout, start_deadline=int(cluster.start.deadline), stop_deadline=int(cluster.stop.deadline),
@@ -306,7 +327,7 @@ class Node:
         self.disk.is_full = self.disk.is_readonly = self.disk.is_failing = False
         self.is_without_dcsup = self.is_without_boot_id = False
         self.crashing_hooks = 0
-        self._put("dcsup.bypass", None)
+        self.bypass(is_so=False)
         self.services.heal()
         if self.machine.is_paused:
             self.machine.resume()
@@ -404,8 +425,8 @@ def _of_scripts(node: Node) -> dict[str, Fault]:
         return strike
 
     def bypass() -> Undo:
-        node._put("dcsup.bypass", b"")
-        return lambda: node._put("dcsup.bypass", None)
+        node.bypass()
+        return lambda: node.bypass(is_so=False)
 
     return {
         "hook killed": kill_hook, "hooks halted": halt_hooks, "hooks crash": crashing, "no dcsup": switch("is_without_dcsup"),

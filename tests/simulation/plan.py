@@ -9,6 +9,8 @@ from typing import Any, Literal
 from statemachines.configuration import Configuration
 
 CLUSTER, GROUP = "c", "g"
+OLDER = 0.12
+"""So many worlds have a node with scripts of an older configuration."""
 
 _SERVICES: dict[str, list[dict[str, Any]]] = {
     "agent, server": [{"name": "agent", "kind": "agent"}, {"name": "server", "kind": "server"}],
@@ -29,6 +31,8 @@ class Plan:
     """CLUSTERPRO runs dcsup's scripts, and not the guide's own. In mode observe a site may have either."""
     orchestrators: int
     rounds: int
+    older_scripts: str
+    """The node whose scripts are of an older dcsup.toml, in which the services stood in another order; mostly none."""
     configuration: dict[str, Any]
 
     @classmethod
@@ -38,7 +42,9 @@ class Plan:
         mode: Literal["supervise", "observe"] = "observe" if dice.random() < 0.08 else "supervise"
         ours = mode == "supervise" or dice.random() < 0.4
         orchestrators, rounds = dice.choices((1, 2, 3), (2, 5, 1))[0], dice.randint(2, 5)
-        return cls(nodes, services, mode, ours, orchestrators, rounds, _settings(dice, nodes, services, mode))
+        settings = _settings(dice, nodes, services, mode)
+        older = dice.choice(nodes) if mode == "supervise" and dice.random() < OLDER else ""
+        return cls(nodes, services, mode, ours, orchestrators, rounds, older, settings)
 
     def configuration_of(self, node: str) -> Configuration:
         """The whole dcsup.toml of one machine."""
@@ -55,6 +61,7 @@ class Plan:
 
     def __str__(self) -> str:
         scripts = "" if self.has_our_scripts else " (guide's scripts)"
+        scripts += f", older scripts on {self.older_scripts}" if self.older_scripts else ""
         centre = f"{self.orchestrators} orchestrator(s), {self.rounds} rounds"
         return f"{len(self.nodes)} nodes, {self.services}, {self.mode}{scripts}, {centre}"
 
