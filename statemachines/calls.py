@@ -304,7 +304,7 @@ class Calls(Judging):
 
     def _has_time(self, call: TicketStatus) -> bool:
         limits = self.settings.start if call.script == "start" else self.settings.stop
-        return self.now_ms - call.called_ms <= 1000 * limits.deadline
+        return self.now_ms - call.called_ms < 1000 * limits.deadline
 
     def _adopt(self, name: str, node: str) -> None:
         begins = self.state.active != node or self.state.services[name].node != node or self._is_coming_back()

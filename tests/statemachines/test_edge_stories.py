@@ -231,48 +231,6 @@ def test_the_baseline_is_what_was_seen_before_a_symptom_told_late() -> None:
     assert {s.name for s in baseline.schedules if s.state == "started"} == {"auto-started-1", "manual-started-2", "auto-started-5"}
 
 
-# --- deadlines that are none any more
-
-
-def test_a_deadline_told_when_its_call_is_over_ends_nothing_else() -> None:
-    """The fact was on its way while a new start began: the new one has its own time."""
-    story = Story()
-    first = story.call("start", "node1")
-    deadline = story.arrival("_leader", "DeadlinePassed", deadline=f"start:{first}")
-    story.take_down("node1")
-    second = story.call("start", "node1")
-    story.take(deadline)
-    assert story.states() == {"agent": "starting", "server": "starting"}
-    assert story.verdicts() == []
-    assert f"start:{second}" in story.state.deadlines
-
-
-def test_a_deadline_told_under_pause_or_before_it_is_due_stays() -> None:
-    """Under pause the clocks stand, also for a fact that was on its way when it began."""
-    story = up()
-    story.tell("_leader", "NodeLost", node="node1")
-    (name,) = story.state.deadlines
-    story.tell("_leader", "DeadlinePassed", deadline=name)
-    story.now_ms = story.state.deadlines[name]
-    story.tell("_operator", "PauseRequested", by="suzuki")
-    story.tell("_leader", "DeadlinePassed", deadline=name)
-    assert story.state.failover is not None
-    assert name in story.state.deadlines
-    story.tell("_operator", "ResumeRequested", by="suzuki")
-    story.wait(1)
-    assert story.state.failover is None
-
-
-def test_a_deadline_set_under_pause_begins_when_the_pause_ends() -> None:
-    """What is set late in a long pause does not wait as long again."""
-    story = Story()
-    story.tell("_operator", "PauseRequested", by="suzuki")
-    story.wait(5000)
-    start = story.call("start", "node1")
-    story.tell("_operator", "ResumeRequested", by="suzuki")
-    assert story.state.deadlines[f"start:{start}"] - story.now_ms == pytest.approx(600_000, abs=10)
-
-
 # --- calls that cross, and where they belong
 
 
