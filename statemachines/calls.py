@@ -239,9 +239,10 @@ class Calls(Judging):
             self.after_verified()
 
     def _note_verified(self, name: str) -> None:
+        """Not before its start, though its node's clock may have been set back since."""
         self.decide(
             "ServiceVerified", "G20", service=name, node=self.state.services[name].node,
-            changes={"services": {name: {"verified": True, "verified_ms": self.at_ms}}},
+            changes={"services": {name: {"verified": True, "verified_ms": max(self.at_ms, self.state.term_ms)}}},
         )  # fmt: skip
 
     def _adopts(self, node: str, call: TicketStatus | None) -> bool:

@@ -231,6 +231,18 @@ def test_the_baseline_is_what_was_seen_before_a_symptom_told_late() -> None:
     assert {s.name for s in baseline.schedules if s.state == "started"} == {"auto-started-1", "manual-started-2", "auto-started-5"}
 
 
+def test_the_end_of_a_start_told_by_a_clock_that_was_set_back_is_not_before_the_start() -> None:
+    """Its failover counts as completed with what was judged of its schedules (I4)."""
+    story = up()
+    story.take_down("node1", factor="GROUPFAILOVER")
+    start = story.call("start", "node2", "FAILOVER")
+    story.tell("node2", "FallbackTaken", ticket=start, reason="hook-75")
+    story.tell("node2", "ScriptEnded", ticket=start, script="start", code=0, at_ms=story.now_ms - 4_000_000.0)
+    story.wait(60)
+    assert [judgement.service for judgement in story.ended().judgements] == ["server"]
+    assert story.state.services["server"].verified_ms == story.state.term_ms
+
+
 # --- calls that cross, and where they belong
 
 
