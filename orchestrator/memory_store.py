@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.keys import job_payload
@@ -95,14 +96,10 @@ class MemoryStore:
         return [self._commit(commit) for commit in commits]
 
     def _commit(self, commit: Commit) -> CommitAnswer:
-        try:
-            found = self.read_head(commit.cluster)
-        except LogDamaged as error:
-            return CommitAnswer(False, None, str(error))
-        expected = commit.expected.encode() if commit.expected is not None else None
-        if (found.encode() if found else None) != expected:
-            return CommitAnswer(commit.new.same_commit(found), found)
         server = self._up
+        expected = commit.expected.encode().encode() if commit.expected is not None else None
+        if server.get(wire.head(commit.cluster)) != expected:
+            return self._refuse(commit)
         try:
             self._add_entries(commit)
         except ValueError as error:
@@ -110,7 +107,15 @@ class MemoryStore:
         text = commit.new.encode().rpartition(":")[0] + f":{server.clock_ms}}}"
         server.set(wire.head(commit.cluster), text)
         self._add_rest(commit)
-        return CommitAnswer(True, Head.decode(text))
+        return CommitAnswer(True, replace(commit.new, time_ms=server.clock_ms))
+
+    def _refuse(self, commit: Commit) -> CommitAnswer:
+        """The head is another one than was expected: perhaps the commit's own, which came before."""
+        try:
+            found = self.read_head(commit.cluster)
+        except LogDamaged as error:
+            return CommitAnswer(False, None, str(error))
+        return CommitAnswer(commit.new.same_commit(found), found)
 
     def _add_entries(self, commit: Commit) -> None:
         for sealed in commit.entries:

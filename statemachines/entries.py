@@ -11,6 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from statemachines import wire
@@ -62,8 +63,9 @@ class ChainBroken(ValueError):
     """The bytes do not carry the hash that the chain demands, or are no entry at all."""
 
 
+@lru_cache(maxsize=1024)
 def id_key(entry_id: str) -> tuple[int, int]:
-    """Order of stream ids: `1700000000000-3` -> (1700000000000, 3)."""
+    """Order of stream ids: `1700000000000-3` -> (1700000000000, 3). Remembered, because the same few ids are compared all the time."""
     ms, _, seq = entry_id.partition("-")
     return int(ms), int(seq or 0)
 

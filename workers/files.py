@@ -26,7 +26,8 @@ def to_text(fields: dict[str, object]) -> str:
 
 
 def _one_line(value: object) -> str:
-    return "" if value is None else " ".join(str(value).splitlines())
+    text = "" if value is None else str(value)
+    return text if text.isprintable() else " ".join(text.splitlines())  # what ends a line is not printable
 
 
 def from_text(text: str) -> dict[str, str]:

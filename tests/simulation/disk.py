@@ -65,8 +65,8 @@ class Disk:
         self._unflushed: list[list[tuple[str, File | None]]] = []
         """What stood under each name before each change since the last flush; a rename is one change of two names."""
         self._change: list[tuple[str, File | None]] = []
-        self._listed: dict[str, list[str]] = {}
-        """Folder -> the names in it, as long as they are the same."""
+        self._listed: dict[str, dict[str, None]] = {}
+        """Folder -> the names in it, of folders that somebody listed."""
         DISKS[name] = self
 
     # --- what happens to it from outside
@@ -119,12 +119,16 @@ class Disk:
         if not self._change:
             self._unflushed.append(self._change)
         self._change.append((path, before))
-        if file is None or before is None:
-            self._listed.pop(_parent(path), None)
+        folder, _, name = path.rpartition("/")
+        listed = self._listed.get(folder)
         if file is None:
             del self.files[path]
+            if listed is not None:
+                del listed[name]
         else:
             self.files[path] = file
+            if listed is not None:
+                listed[name] = None
 
     def make_folder(self, path: str) -> None:
         self.folders[path] = self.wall_s()
@@ -151,8 +155,9 @@ class Disk:
         if folder not in self._listed:
             begin = folder + "/"
             at = len(begin)
-            self._listed[folder] = [path[at:] for path in (*self.files, *self.folders) if path.startswith(begin) and "/" not in path[at:]]
-        return self._listed[folder].copy()
+            inside = (path[at:] for path in (*self.files, *self.folders) if path.startswith(begin))
+            self._listed[folder] = dict.fromkeys(name for name in inside if "/" not in name)
+        return list(self._listed[folder])
 
     def flush(self, path: str) -> None:
         """What was done so far survives a power cut."""
@@ -167,8 +172,8 @@ def _parent(path: str) -> str:
     return path[: path.rindex("/")]
 
 
-def disk_of(path: object) -> Disk:
-    return DISKS[str(path).split("/", 2)[1]]
+def disk_of(path: str) -> Disk:
+    return DISKS[path.split("/", 2)[1]]
 
 
 class SimPath(str):
@@ -390,7 +395,7 @@ class SimOs:
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
 
-    def open(self, path: object, flags: int, mode: int = 0o777) -> str:
+    def open(self, path: str, flags: int, mode: int = 0o777) -> str:
         _ = mode
         disk_of(path).look("open", str(path))
         if not SimPath(str(path)).exists() and not flags & self.O_CREAT:
@@ -410,13 +415,13 @@ class SimOs:
     def fsync(self, descriptor: str) -> None:
         disk_of(descriptor).flush(descriptor)
 
-    def utime(self, path: object) -> None:
+    def utime(self, path: str) -> None:
         disk, name = disk_of(path), str(path)
         disk.change("touch", name, lambda: disk.put(name, File(disk.file(name).content, disk.wall_s())))
 
-    def listdir(self, folder: object) -> list[str]:
+    def listdir(self, folder: str) -> list[str]:
         disk_of(folder).look("list", str(folder))
         return disk_of(folder).names(str(folder))
 
-    def scandir(self, folder: object) -> Entries:
+    def scandir(self, folder: str) -> Entries:
         return Entries(Entry(f"{folder}/{name}", name) for name in self.listdir(folder))

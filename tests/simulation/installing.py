@@ -58,8 +58,8 @@ def orchestrator_patches(kernel: Kernel) -> list[Patch]:
     time = SimTime(kernel)
     return [
         *((module, "time", time) for module in (loop, lease, clock)), *((module, "log", NoLog()) for module in (loop, intake, history)),
-        (loop, "SWEEP_S", 5.0), (loop, "STANDBY_S", 5.0), (loop, "TRIM_S", 50.0), (loop, "MAINTENANCE_S", 20.0),
-        (lease.Lease, "renew_every_s", property(lambda self: self.ttl_s / 3)), (entries, "time_of", lambda entry_id: entry_id),
+        (loop, "SWEEP_S", 6.0), (loop, "STANDBY_S", 6.0), (loop, "TRIM_S", 50.0), (loop, "MAINTENANCE_S", 20.0),
+        (lease.Lease, "renew_every_s", property(lambda self: self.ttl_s / 2.5)), (entries, "time_of", lambda entry_id: entry_id),
     ]  # fmt: skip
 
 

@@ -52,7 +52,7 @@ class Plan:
         paths = {name: _commands(name, kind) for name, kind in zip(names, self._kinds(), strict=True)}
         table = {
             "name": node, "cluster": CLUSTER, "folder": f"/{node}/dcsup", "services": paths, "probe": ["probe"], "clpstat": ["clpstat"],
-            "clpgrp": ["clpgrp"], "view_interval": 30.0 if self.mode == "supervise" else 8.0,
+            "clpgrp": ["clpgrp"], "view_interval": 60.0 if self.mode == "supervise" else 8.0,
         }  # fmt: skip
         return Configuration.model_validate({**self.configuration, "node": table})
 
@@ -77,7 +77,7 @@ def _settings(dice: Random, nodes: tuple[str, ...], services: str, mode: str) ->
         "mode": mode, "group": GROUP, "nodes": list(nodes), "services": _SERVICES[services], "ack_timeout": 8.0, "node_ttl": 24.0,
         "takeover_deadline": 90.0, "suspicion_deadline": dice.choice((60.0, 120.0)), "probation": 8.0,
         "watch": {
-            "interval": 12.0, "poll_limit": 10.0, "first_check_after": 1.0, "startup_interval": 2.0,
+            "interval": 16.0, "poll_limit": 10.0, "first_check_after": 1.0, "startup_interval": 2.0,
             "verify_confirm": dice.choice((1, 2)), "confirm": dice.choice((1, 1, 2)), "unknown_confirm": dice.choice((None, 2)),
         },
         "start": {"command_limit": 30.0, "deadline": 90.0},

@@ -24,10 +24,14 @@ LOOK_S = 1.0
 
 
 class Clock:
-    """The module `time`, as the current process sees it. `wake` says what ends a sleep early: a signal of the process's node, say."""
+    """The module `time`, as the current process sees it.
 
-    def __init__(self, kernel: Kernel, wake: Callable[[], Signal | None] = lambda: None, least_s: float = 0.0) -> None:
-        self._kernel, self._wake, self._least_s = kernel, wake, least_s
+    `wake` says what ends a sleep early: a signal of the process's node, say; `late_s` after it, so that what happens at about the same
+    time is seen at once.
+    """
+
+    def __init__(self, kernel: Kernel, wake: Callable[[], Signal | None] = lambda: None, late_s: float = 0.0) -> None:
+        self._kernel, self._wake, self._late_s = kernel, wake, late_s
 
     def monotonic(self) -> float:
         current = self._kernel.current
@@ -44,9 +48,9 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         signal = self._wake()
         if signal is None:
-            self._kernel.sleep(max(seconds, self._least_s))
-        else:
-            self._kernel.wait(signal, max(seconds, self._least_s))
+            self._kernel.sleep(seconds)
+        elif self._kernel.wait(signal, seconds) and self._late_s:
+            self._kernel.sleep(self._late_s)
 
 
 class Event:

@@ -68,6 +68,9 @@ TAKE_S = 15.0
 PYTHON_S = (0.05, 0.4)
 """What Python needs to begin."""
 
+FORWARDED_AFTER_S = 0.8
+"""A new fact waits so long for others: the forwarder is woken, where in earnest it looks many times a second."""
+
 ORPHAN_LOOK_S = 0.5
 ORPHAN_LIMIT_S = 2.0
 """workers/rqworker.py: how long an orphan tries to end well."""
@@ -209,7 +212,7 @@ class QuietWatch(watch.Watch):
             run = getattr(other, "_run", None)
             if isinstance(run, Question):
                 until = min(until, run.ends)
-        self.node.kernel.wait(self.node.ground, min(8.0, max(0.05, until - now)))
+        self.node.kernel.wait(self.node.calls_moved, min(8.0, max(0.05, until - now)))
 
 
 class RqChild:
@@ -318,6 +321,7 @@ def look_after(node: Node, child: Process, stopping: Event, parent: Process) -> 
 def end_soon(node: Node, child: Process, stopping: Event) -> None:
     """Told to stop: a wait is broken off, a job under way hears of it; at last it ends whatever it does. One that is halted cannot."""
     stopping.set()
+    node.calls_moved.set()
     until_s = node.kernel.now_s + ORPHAN_LIMIT_S
     while child.alive and (node.kernel.now_s < until_s or child.is_stopped):
         node.kernel.wait(child.ended, 0.5)
@@ -348,7 +352,7 @@ def replacements(world: World) -> list[Patch]:
         return lambda: getattr(here(), name)
 
     time, os = Clock(kernel), ProcessOs(kernel)
-    on_ground, on_outbox = Clock(kernel, signal("ground")), Clock(kernel, signal("outbox_grew"))
+    on_ground, on_outbox = Clock(kernel, signal("ground")), Clock(kernel, signal("outbox_grew"), FORWARDED_AFTER_S)
     Question.world = world
     unrandom = Unrandom()
     return [
@@ -362,7 +366,7 @@ def replacements(world: World) -> list[Patch]:
             maintenance, sequences, rawfacts, forwarder, worker, probe, reaper,
         )),
         *((module, "Run", Question) for module in (polls, probe, clusterview, metadata)),
-        *_of_processes(world), *_of_rq(world), *_numbers(), *_slower(),
+        *_of_processes(world), *_of_rq(world), *_numbers(), *_slower(), *_remembered(),
         (hooks, "sys", SILENT), (hook_watch, "sys", SILENT), (sequences, "secrets", unrandom), (watch, "uuid", unrandom),
         (worker, "version", lambda: "simulated"), (worker, "platform", SimpleNamespace(platform=lambda: "simulated")),
         (runs, "_left", {}), (worker, "threading", SimpleNamespace(Thread=NoThread)), (worker, "holds", lambda *_: True),
@@ -399,14 +403,35 @@ def _numbers() -> list[Patch]:
 def _slower() -> list[Patch]:
     """Constants: everything looks around less often; what tells silence from life is longer to match."""
     return [
-        (hook_calls, "TICK_S", 1.0), (hook_calls, "NO_PROGRESS_S", 12.0), (hook_calls, "_LIVENESS_LOOK_S", 1.0),
+        (hook_calls, "TICK_S", 2.0), (hook_calls, "NO_PROGRESS_S", 12.0), (hook_calls, "_LIVENESS_LOOK_S", 1.0),
         (hook_common, "_PULSE_S", 3.0), (hook_common, "_PARENT_LOOK_S", 1.0), (hook_watch, "TICK_S", 5.0),
         (tickets, "ALIVE_LIMIT_S", 8.0), (tickets, "is_alive", functools.partial(tickets.is_alive, limit_s=8.0)),
         (statuses, "FRESH_S", 10.0), (watch, "LOOK_EVERY_S", 0.2), (watch, "ALIVE_EVERY_S", 6.0),
-        (forwarder, "NOTICE_S", 6.0), (forwarder, "NOTICE_BUSY_S", 1.0), (courier, "MARK_EVERY_S", 1.5),
+        (forwarder, "NOTICE_S", 8.0), (forwarder, "NOTICE_BUSY_S", 8.0), (courier, "MARK_EVERY_S", 0.1),
         (courier, "MARK_EVERY_IDLE_S", 10.0), (courier, "AGAIN_FIRST_S", 6.0), (courier, "MEASURE_FIRST", 1),
         (clock, "MEASURE_EVERY_S", 60.0), (worker, "TEND_EVERY_S", 2.0), (worker, "REAP_EVERY_S", 5.0),
         (worker, "SEED_EVERY_S", 10.0), (worker, "RESTART_FIRST_S", 0.5),
+    ]  # fmt: skip
+
+
+_parsed = functools.lru_cache(4096)(files.from_text)
+
+
+@functools.lru_cache(4096)
+def _parsed_fact(read: Callable[[Any], rawfacts.RawFact], path: SimPath, _content: bytes, _mtime_s: float) -> rawfacts.RawFact:
+    return read(path)
+
+
+def _remembered() -> list[Patch]:
+    """What is read again and again and says the same each time is parsed once."""
+    read_fact = rawfacts.read_fact
+
+    def read(path: SimPath) -> rawfacts.RawFact:
+        return _parsed_fact(read_fact, path, path.read_bytes(), path.stat().st_mtime)
+
+    return [
+        (files, "from_text", lambda text: _parsed(text).copy()), (tickets, "parse", functools.lru_cache(1024)(tickets.parse)),
+        (sequences, "read_fact", read),
     ]  # fmt: skip
 
 
