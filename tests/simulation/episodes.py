@@ -110,6 +110,32 @@ def stop_out_of_sight(episode: Episode) -> None:
     cluster.start_group()
 
 
+def move_out_of_sight(episode: Episode) -> None:
+    """A move begins, and all nodes are cut off from Redis until after its deadlines."""
+    world, here = episode.world, episode.active()
+    world.cluster.move(episode.other(here).name)
+    episode.until_worker_runs(here.node, is_start=False)
+    for node in world.nodes.values():
+        episode.cut(node)
+    episode.rest(max(world.settings.stop.deadline, world.settings.takeover_deadline) + LATER_S)
+    for node in world.nodes.values():
+        episode.join(node)
+
+
+def disk_missing_for_long(episode: Episode) -> None:
+    """The shared disk cannot be attached on a node to which the group is moved twice; then it can."""
+    cluster = episode.world.cluster
+    there = episode.other(episode.active())
+    cluster.without_disk.add(there.name)
+    for _ in range(2):
+        cluster.move(there.name)
+        episode.rest(2 * LATER_S)
+        episode.active()
+    cluster.without_disk.discard(there.name)
+    episode.active()
+    cluster.move(there.name)
+
+
 def start_out_of_sight(episode: Episode) -> None:
     """In maintenance the group is started by hand, its node is cut off until after the start's deadline, and its command fails."""
     world, cluster = episode.world, episode.world.cluster
@@ -207,6 +233,28 @@ def moved_on_at_once(episode: Episode) -> None:
         mood.status_hangs = False
 
 
+def start_script_killed(episode: Episode) -> None:
+    """The group is moved, and the start script dies before it could say how the start ended."""
+    there = episode.other(episode.active())
+    episode.world.cluster.move(there.name)
+    episode.until(lambda: there.state == "starting" and there.script is not None)
+    episode.rest(4.0)
+    script = there.script
+    if script is not None and script.process.alive:
+        script.killed_why = "somebody"
+        script.process.kill()
+
+
+def power_cut_before_judged(episode: Episode) -> None:
+    """The group is moved, and its new node loses power before every schedule was judged."""
+    there = episode.other(episode.active())
+    episode.world.cluster.move(there.name)
+    episode.until(lambda: _failover_of(episode.world) == "resuming" and there.state == "online", 90.0)
+    there.node.kill()
+    episode.rest(SOON_S)
+    there.node.boot()
+
+
 def _failover_of(world: World) -> str:
     led = world.checks.leader
     return led.state.failover.state if led is not None and led.state.failover is not None else "none"
@@ -214,9 +262,14 @@ def _failover_of(world: World) -> str:
 
 STORIES: dict[str, Callable[[Episode], None]] = {
     "stop out of sight": stop_out_of_sight, "start out of sight": start_out_of_sight,
+    "move out of sight": move_out_of_sight, "disk missing for long": disk_missing_for_long,
     "told to stop while cut off": told_to_stop_while_cut_off, "cut off for long": cut_off_for_long, "silent start": silent_start,
     "half a silent start": half_a_silent_start, "moved on at once": moved_on_at_once,
+    "start script killed": start_script_killed, "power cut before judged": power_cut_before_judged,
 }  # fmt: skip
+
+WEIGHTS = {"stop out of sight": 2.0, "half a silent start": 2.0, "moved on at once": 4.0}
+"""Of those that do not always come to what they are for."""
 
 _WITH_GUIDES_SCRIPTS = ("moved on at once", "told to stop while cut off", "cut off for long")
 

@@ -224,7 +224,7 @@ NODE_LASTS_S = (1.0, 20.0)
 """How long what is wrong with a node, or with CLUSTERPRO, lasts, where it does not end by itself."""
 
 
-EPISODES = 0.08
+EPISODES = 0.13
 """So many rounds have an episode (episodes.py) in the place of blows."""
 
 EPISODES_UNSEEN = 0.4
@@ -270,7 +270,7 @@ def _troubles(world: World) -> dict[str, Kind]:
 
 
 def _episodes(world: World) -> dict[str, Kind]:
-    return {name: Kind(_episode(name)) for name in episodes.possible(world)}
+    return {name: Kind(_episode(name), episodes.WEIGHTS.get(name, 1.0)) for name in episodes.possible(world)}
 
 
 def _episode(name: str) -> Begin:
