@@ -8,7 +8,7 @@ of a round's blow. It goes on in a process of its own, which ends when all is he
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.simulation.services import START_VERBS
@@ -22,6 +22,7 @@ LOOK_S = 0.3
 SOON_S = 40.0
 """For what follows by itself."""
 
+EXCUSED_EVERY_S = 20.0
 LATER_S = 8.0
 """So long after a deadline it has surely passed, and is told."""
 
@@ -35,6 +36,8 @@ class Episode:
     """One episode while it goes on."""
 
     world: World
+    cut_off: list[str] = field(default_factory=list)
+    """Nodes."""
 
     def run(self, story: Callable[[Episode], None]) -> None:
         try:
@@ -45,7 +48,12 @@ class Episode:
     # --- time
 
     def rest(self, seconds: float) -> None:
-        self.world.kernel.sleep(seconds)
+        """Time passes; signs of life of whoever is cut off may be missing all the while."""
+        until_s = self.world.kernel.now_s + seconds
+        while (left_s := until_s - self.world.kernel.now_s) > 0:
+            self.world.kernel.sleep(min(left_s, EXCUSED_EVERY_S))
+            for name in self.cut_off:
+                self.world.excuse(name)
 
     def until(self, is_so: Callable[[], bool], limit_s: float = SOON_S) -> None:
         """Wait for it.
@@ -78,10 +86,12 @@ class Episode:
 
     def cut(self, node: Node) -> None:
         self.world.note(f"      {node.name} is cut off from Redis")
+        self.cut_off.append(node.name)
         self.world.excuse(node.name)
         self.world.net.set_line(node.name, is_cut=True)
 
     def join(self, node: Node) -> None:
+        self.cut_off.remove(node.name)
         self.world.excuse(node.name)
         self.world.net.set_line(node.name)
 
