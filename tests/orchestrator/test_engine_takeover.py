@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -205,10 +206,14 @@ def test_the_whole_orchestrator_on_its_own_redis(tmp_path: Path) -> None:
         lead_by(site, "me")
         lease = json.loads(site.client.get(wire.lease("me")))
         assert lease["pid"] == process.pid
-        with urllib.request.urlopen(f"{lease['url']}/status", timeout=10) as answer:
-            status = json.load(answer)
-        assert status["orchestrator"] == "me"
-        assert status["clusters"][C]["leader"] == "me"
+
+        def status() -> Any:
+            with urllib.request.urlopen(f"{lease['url']}/status", timeout=10) as answer:
+                return json.load(answer)
+
+        assert status()["orchestrator"] == "me"
+        led = wait_until(lambda: status()["clusters"].get(C), "what Redis says already, the orchestrator has heard")
+        assert led["leader"] == "me"
         with urllib.request.urlopen(f"{lease['url']}/metrics", timeout=10) as answer:
             assert f'dcsup_leader{{cluster="{C}"}} 1.0' in answer.read().decode()
         site.close()
