@@ -278,7 +278,10 @@ STORIES: dict[str, Callable[[Episode], None]] = {
     "start script killed": start_script_killed, "power cut before judged": power_cut_before_judged,
 }  # fmt: skip
 
-WEIGHTS = {"stop out of sight": 2.0, "half a silent start": 2.0, "moved on at once": 4.0}
+WEIGHTS = {
+    "stop out of sight": 2.0, "start out of sight": 2.0, "told to stop while cut off": 2.0,
+    "half a silent start": 2.0, "moved on at once": 8.0,
+}  # fmt: skip
 """Of those that do not always come to what they are for."""
 
 _WITH_GUIDES_SCRIPTS = ("moved on at once", "told to stop while cut off", "cut off for long")

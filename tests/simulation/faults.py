@@ -227,7 +227,7 @@ NODE_LASTS_S = (1.0, 20.0)
 EPISODES = 0.13
 """So many rounds have an episode (episodes.py) in the place of blows."""
 
-EPISODES_UNSEEN = 0.4
+EPISODES_UNSEEN = 0.7
 """The same where CLUSTERPRO runs the guide's own scripts: such worlds are few."""
 
 AGAIN = 0.5

@@ -40,7 +40,7 @@ class Plan:
         nodes = ("n1", "n2", "n3")[: dice.choices((2, 3), (4, 1))[0]]
         services = dice.choices(tuple(_SERVICES), (5, 3, 2, 2))[0]
         mode: Literal["supervise", "observe"] = "observe" if dice.random() < 0.08 else "supervise"
-        ours = mode == "supervise" or dice.random() < 0.4
+        ours = mode == "supervise" or dice.random() < 0.25
         orchestrators, rounds = dice.choices((1, 2, 3), (2, 5, 1))[0], dice.randint(2, 5)
         settings = _settings(dice, nodes, services, mode)
         older = dice.choice(nodes) if mode == "supervise" and dice.random() < OLDER else ""
