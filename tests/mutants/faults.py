@@ -30,7 +30,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "head not compared (memory)", "orchestrator/memory_store.py",
-        "if (found.encode() if found else None) != expected:", "if False:",
+        "if server.get(wire.head(commit.cluster)) != expected:", "if False:",
         "the same, where the simulation sees it", ("tests/contract",), sim=True,
     ),
     Fault(
