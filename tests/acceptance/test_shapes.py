@@ -84,6 +84,7 @@ class Story:
     def node_dies(self) -> None:
         """G9, G13: the group comes up on a standby with FAILOVER; where that one fails, on the next."""
         self._schedules_seen()
+        self._clients_write()  # they were well before
         if self.shape is STANDBYS:
             self._node_dies_and_the_next_cannot()
             return
