@@ -155,13 +155,14 @@ def test_orchestrators_and_outboxes_live_through_what_redis_lost(own: EmbeddedRe
             node.write(5)
             node.all_in_log(site)
             lead_by(site, "a", "b")
-            if loss != "nothing":
+            kept = len([1 for old, new in zip(before, site.log(), strict=False) if old.id == new.id])
+            is_lost = kept < len(before)
+            assert loss == "a byte" or is_lost == (loss != "nothing")  # the byte may be of a sign of life that came behind the last commit
+            if is_lost:
                 wait_until(lambda: site.count("LogTailLost"), "the loss is told")
                 assert site.head()["epoch"] > epoch
         after = site.log()
-    kept = len([1 for old, new in zip(before, after, strict=False) if old.id == new.id])
-    assert (loss == "nothing") == (kept == len(before))
-    assert site.count("LogTailLost") == (loss != "nothing")
+    assert site.count("LogTailLost") == is_lost
     issued = [entry for entry in after if entry.type == "CommandIssued" and entry.id not in {e.id for e in before[:kept]}]
     assert not jobs & {entry.data["job_id"] for entry in issued}, "a job id was given to another command"
     nobody_lost(site)
