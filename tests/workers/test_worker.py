@@ -106,7 +106,7 @@ def test_a_worker_that_comes_back_says_what_it_sees_though_nothing_changed(
     first.process.kill()
     first.process.wait()
     parent(node)
-    wait_until(lambda: len(node.inbox("NodeJoined")) == 2, "the second worker")
+    wait_until(lambda: len(node.inbox("NodeJoined")) == 2, "the second worker", 120)
 
     def told_behind() -> bool:
         types = [one.type for one in node.inbox()]
