@@ -295,7 +295,7 @@ def test_a_folder_full_of_rubbish_keeps_no_worker_from_its_work(made: Installati
     def dropped() -> int:
         return sum(entry.data.get("count", 0) for entry in made.log(node) if entry.type == "FactsDropped")
 
-    wait_until(lambda: dropped() >= 1, "what was put aside is told", LIMIT_S)
+    wait_until(lambda: dropped() >= 3, "what was put aside is told", LIMIT_S)
 
 
 class SmallDisk:
