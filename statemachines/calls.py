@@ -328,6 +328,17 @@ class Calls(Judging):
         served = any(service.state in SERVED for service in self.state.services.values())
         return not served and any(status.symptom_ms is not None and not status.owed for status in self.state.schedules.values())
 
+    def _unstarted(self) -> list[str]:
+        """What is not verified yet, of all that takes part in the group's present start: what its call lists and what was not stopped.
+
+        A start that told nothing is the whole group's, also of what was stopped before: no failover is over while a part of the group is
+        not up (DESIGN.md, phase verify).
+        """
+        call = self.state.tickets.get(self.state.start_ticket or "")
+        is_told = call is not None and call.term == self.state.term
+        listed = {command.service for command in call.commands} if call is not None and is_told else set(self.state.services)
+        return [name for name, s in self.state.services.items() if not s.verified and (name in listed or s.state != "stopped")]
+
     def after_verified(self) -> None:
         """The next command's turn, or all is up."""
         call, waiting = self.current_call(), self._unverified()
@@ -335,8 +346,7 @@ class Calls(Judging):
             command = next((c for c in call.commands if c.service in waiting), None)
             if command is not None and command.job_id is None and command.result is None:
                 self.turn(call.ticket, command.n)
-        taking_part = [s for s in self.state.services.values() if s.state != "stopped"]
-        if taking_part and all(service.verified for service in taking_part):
+        if not self._unstarted():
             self.clear_deadlines(f"start:{self.state.start_ticket}")
             self.fire_failover("all_verified")
             if self.settings.schedules.probe == "none":

@@ -43,13 +43,14 @@ class StepResult:
 
 
 def order_of(state: ClusterState, inbox: str, envelope: Envelope) -> Literal["next", "duplicate", "gap"]:
-    """Whether a fact is the next of its stream; a gap that its producer can still fill is not stepped over (I5)."""
+    """Whether a fact is the next of its stream; a gap that its producer can still fill is not stepped over (I5).
+
+    It can fill all of it from `oldest` on. What lies before that nobody has any more: then the oldest is the next.
+    """
     last = state.sources.get(inbox, {}).get(envelope.stream, 0)
     if envelope.seq <= last:
         return "duplicate"
-    if envelope.seq == last + 1 or envelope.oldest > last + 1:
-        return "next"
-    return "gap"
+    return "next" if envelope.seq in (last + 1, envelope.oldest) else "gap"
 
 
 def step(state: ClusterState, arrival: Arrival) -> StepResult:

@@ -105,6 +105,8 @@ class Offer:
         if mark > self.mark:
             self.sequence.acknowledge(mark)
             self._patience_s = AGAIN_FIRST_S
+            if self.sequence.pending and self.sequence.oldest > mark + 1:
+                self.again()  # numbers are missing here: only now that the oldest one is told can what follows them be taken
         if mark != self.mark or not self.sequence.pending:
             self._progress = time.monotonic()
         if mark < self.mark:

@@ -121,13 +121,14 @@ class Forwarder:
 
     def _number(self) -> None:
         before = self.disk.last
-        damaged = self.disk.number_new()
+        self.disk.number_new(self._on_damaged)
         if self.disk.last > before:
             self._busy_until = time.monotonic() + BUSY_FOR_S
-        for words in damaged:
-            self.damaged += 1
-            self._log.error("damaged fact put aside", file=words)
-            self.reporter.report("FactsDropped", {"count": 1, "reason": f"damaged: {words}"})
+
+    def _on_damaged(self, words: str) -> None:
+        self.damaged += 1
+        self._log.error("damaged fact put aside", file=words)
+        self.reporter.report("FactsDropped", {"count": 1, "reason": f"damaged: {words}"})
 
     def _on_mark(self, mark: Mark) -> None:
         if not self._stream_checked:

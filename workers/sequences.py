@@ -12,7 +12,7 @@ import secrets
 import sys
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -154,18 +154,22 @@ class DiskSequence:
     def _path(self, seq: int, kind: str = "fact") -> Path:
         return self.numbered / f"{seq:012d}.{kind}"
 
-    def number_new(self) -> list[str]:
-        """Give every new file its number, oldest first; what cannot be read is put aside and returned, in words.
+    def number_new(self, on_damaged: Callable[[str], None] = lambda words: None) -> None:
+        """Give every new file its number, oldest first; what cannot be read is put aside, and `on_damaged` told in words.
 
         Raises:
             OSError: a rename failed; what was not renamed is still there for the next time.
         """
         with os.scandir(self.folder) as entries:
             new = [(_written_ns(entry), entry.name) for entry in entries if _is_fact(entry.name) and entry.name not in self._stuck]
-        damaged = [words for _, name in sorted(new)[:NUMBERED_AT_ONCE] if (words := self._number_one(name))]
-        if new:
-            files.flush_folder(self.numbered)
-        return damaged
+        if not new:
+            return
+        try:
+            for _, name in sorted(new)[:NUMBERED_AT_ONCE]:
+                if words := self._number_one(name):
+                    on_damaged(words)
+        finally:
+            files.flush_folder(self.numbered)  # no number is handed in before it is durable, whatever became of the next one
 
     def _number_one(self, name: str) -> str | None:
         path = self.folder / name

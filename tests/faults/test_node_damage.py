@@ -382,12 +382,12 @@ def test_a_disk_that_takes_nothing_costs_facts_not_the_service(made: Installatio
 def test_a_node_folder_that_is_removed_or_replaced_is_taken_over_anew(made: Installation, how: str) -> None:
     """The worker notices, begins anew with what is there now, and the next calls go through it and into the log."""
     node = made.nodes[0]
-    if node.worker is None:
-        node.begin_worker()
-        node.await_worker()
     ran = len(node.verbs())
     copy = node.home / "copy"
+    node.kill_worker()  # a copy made beside its work would miss files that it renames meanwhile
     subprocess.run(["cp", "-a", node.folder, copy], check=True)
+    node.begin_worker()
+    node.await_worker()
     assert (node.call("start.sh"), node.call("stop.sh")) == (0, 0)
     last = node.ticket().id
     wait_until(lambda: made.settled(node, last, "stopped"), "the end in the log", LIMIT_S)

@@ -134,7 +134,8 @@ def test_every_fact_file_is_numbered_or_put_aside(written: dict[str, bytes]) -> 
     """Numbers are consecutive, each number can be handed in, nothing is there twice and nothing is gone (I5)."""
     with folder_with(outbox=dict(written)) as home:
         sequence = DiskSequence(home)
-        words = sequence.number_new()
+        words: list[str] = []
+        sequence.number_new(words.append)
         offered = list(sequence.after(0, 100))
         assert [number for number, _ in offered] == list(range(1, len(offered) + 1))
         for number, fact in offered:

@@ -4,6 +4,8 @@ libraries (shell.py), and the guide's own samples, for mode observe.
 
 from __future__ import annotations
 
+from math import isinf
+
 from tests.simulation.shell import VERBS, Call, Env, Exit, Host, Shell
 
 
@@ -184,12 +186,14 @@ class GuideScript:
         return False
 
     def _ask(self, service: str) -> int:
+        """The guide waits as long as dcstatus hangs: until what made it hang is over."""
         try:
-            took_s, code = self.host.services.run(["dcstatus", service])
+            while isinf((answer := self.host.services.run(["dcstatus", service]))[0]):
+                self.host.kernel.sleep(10)
         except OSError:
             return 127
-        self.host.kernel.sleep(min(took_s, 10_000.0))
-        return code
+        self.host.kernel.sleep(answer[0])
+        return answer[1]
 
     def _watch(self) -> int:
         while (code := self._ask(self.service)) == 0:

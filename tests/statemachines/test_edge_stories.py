@@ -572,6 +572,8 @@ def test_a_gap_that_nobody_can_fill_is_told_and_stepped_over() -> None:
     assert order_of(story.state, "node1", later) == "gap"
     known = later.model_copy(update={"oldest": later.seq})
     assert order_of(story.state, "node1", known) == "next"
+    behind_it = known.model_copy(update={"seq": known.seq + 3})
+    assert order_of(story.state, "node1", behind_it) == "gap", "what its producer still has from `oldest` on is not lost"
     story.take(type(arrival)(arrival.inbox, arrival.inbox_id, known, arrival.fact))
     assert story.state.counts.facts_lost == 7
     assert order_of(story.state, "node1", known) == "duplicate"

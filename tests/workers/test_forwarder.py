@@ -235,6 +235,35 @@ def test_what_cannot_even_be_put_aside_stops_nobody(node: NodeFixture, log: Any)
     assert [one.type for one in node.inbox()] == ["ServicePolled", "FactsDropped"]
 
 
+def test_what_was_put_aside_is_told_though_the_next_file_cannot_be_numbered(node: NodeFixture, log: Any, stepped: Stepped) -> None:
+    """A disk that fails right behind a damaged fact keeps it from nobody: told as soon as it can be."""
+    ours = forwarder(node, log)
+    in_the_way = ours.disk.numbered / "000000000001.fact"
+    in_the_way.mkdir()
+    (node.folder / "outbox" / "0-1-000001.fact").write_text('{"type": "StartHookCalled", "sour')
+    poll_fact(node, 1)
+    ours.step()
+    assert ours.damaged == 1
+    in_the_way.rmdir()
+    wait_until(stepped(lambda: ours.step(at_once=True), lambda: node.inbox("FactsDropped")), "what was put aside")
+
+
+def test_facts_behind_missing_numbers_are_offered_again_at_once(
+    node: NodeFixture, log: Any, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who leads takes none of them before it knows that nobody has the missing ones: it does as soon as the oldest is let go of."""
+    monkeypatch.setattr("workers.courier.AGAIN_FIRST_S", 3600.0)
+    ours = forwarder(node, log)
+    poll_fact(node, 1)
+    ours.step()
+    (ours.disk.numbered / "000000000004.done").touch()
+    restarted = forwarder(node, log)
+    poll_fact(node, 5)
+    wait_until(stepped(restarted.step, lambda: 5 in [one.seq for one in node.inbox()]), "the first offer")
+    node.set_mark({restarted.disk.stream: 1})
+    wait_until(stepped(restarted.step, lambda: (node.inbox()[-1].seq, node.inbox()[-1].oldest) == (5, 5)), "the second offer")
+
+
 def test_a_fact_beyond_all_measure_is_damaged(tmp_path: Path) -> None:
     """It would block the pipeline of everyone behind it."""
     path = tmp_path / "x.fact"
