@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 AGAIN_EVERY = 8
 """One of so many seeds is decided again as a whole (I6): that takes as long as the seed itself."""
 
+NOTICED_WITHIN_S = 20.0
+"""Workers look at their mark every 10 to 18 s here while nothing happens (the real ones every second)."""
+
 NODE_LOST_EXCUSED_S = 60.0
 """A loss within this time after a fault that kept signs of life from Redis is explained by it."""
 
@@ -131,7 +134,12 @@ class Checks:
         if absent:
             return f"{', '.join(absent)} absent for dcsup"
         waiting = [name for name, node in self.world.nodes.items() if node.facts_waiting]
-        return f"facts wait on {', '.join(waiting)}" if waiting else ""
+        if waiting:
+            return f"facts wait on {', '.join(waiting)}"
+        went_back = self.world.net.server.went_back_to_s
+        if went_back and self.world.kernel.now_s < went_back[-1][0] + NOTICED_WITHIN_S:
+            return "not every node has had the time to see that the log lost its tail"
+        return ""
 
     # --- in the end
 

@@ -165,7 +165,7 @@ class Node:
         values: dict[str, str | None] = {
             "DCSUP": f'"{windows_path(self.bin / "dcsup.exe")}"', "DCSUP_FOLDER": windows_path(self.folder), "DCSUP_GROUP": GROUP,
             "DCSUP_BOOT_FILE": windows_path(self.home / "boot"), "DCSUP_SERVICES": " ".join(self.services), "DCSUP_LANG": "en",
-            "CLP_BIN": windows_path(self.bin), "DCSUP_HOOK_SILENCE": "100", "DCSUP_START_DEADLINE": "600", "DCSUP_STOP_DEADLINE": "600",
+            "CLP_BIN": windows_path(self.bin), "DCSUP_HOOK_SILENCE": "3000", "DCSUP_START_DEADLINE": "600", "DCSUP_STOP_DEADLINE": "600",
             "DCSUP_INTERVAL": "10", "DCSUP_POLL_LIMIT": "300", "DCSUP_COMMAND_LIMIT": "600", "DCSUP_SITE_LIMIT": "600",
             "DCSUP_BOOT_LIMIT": "300",
         }  # fmt: skip
