@@ -344,7 +344,7 @@ class Calls(Judging):
         call, waiting = self.current_call(), self._unverified()
         if call is not None and call.script == "start" and call.owner == "dcsup" and call.code is None:
             command = next((c for c in call.commands if c.service in waiting), None)
-            if command is not None and command.job_id is None and command.result is None:
+            if command is not None and command.is_untouched:
                 self.turn(call.ticket, command.n)
         if not self._unstarted():
             self.clear_deadlines(f"start:{self.state.start_ticket}")

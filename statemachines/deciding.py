@@ -256,10 +256,9 @@ class Deciding:
             conditions.append("observing")
         fresh = self.now_ms - ticket.called_ms <= 1000 * self.settings.ack_timeout if command.n == 1 else True
         waiting = ticket.code is None and ticket.owner == "dcsup" and ticket.verdict is None
-        untouched = command.job_id is None and command.started_ms is None and command.result is None
         if ticket.script == "start" and self._lacks_agent(command.service):
             conditions.append("agent_missing")
-        if fresh and waiting and untouched and self.is_current(ticket) and self._may_run(ticket, command):
+        if fresh and waiting and command.is_untouched and self.is_current(ticket) and self._may_run(ticket, command):
             conditions.append("live")
         return conditions
 

@@ -85,6 +85,11 @@ class CommandStatus(Part):
     result: Literal["ok", "fail", "lost"] | None = None
     ran: bool = True
 
+    @property
+    def is_untouched(self) -> bool:
+        """Nobody was asked for it and nobody has begun it: only then may a worker be asked (I7)."""
+        return self.job_id is None and self.started_ms is None and self.result is None
+
 
 class TicketStatus(Part):
     ticket: str

@@ -89,8 +89,8 @@ FAULTS: tuple[Fault, ...] = (
         "I2, G23", ("tests/workers/test_rqworker.py",), sim=True,
     ),
     Fault(
-        "a lost command issued again", "statemachines/calls.py",
-        "command.job_id is None and command.result is None", "True",
+        "a command issued twice", "statemachines/states.py",
+        "return self.job_id is None and self.started_ms is None and self.result is None", "return True",
         "the orchestrator never issues (T, N) again (I7)", ("tests/statemachines",), sim=True,
     ),
     # --- tickets and journal

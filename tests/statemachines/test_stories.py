@@ -124,6 +124,19 @@ def test_a_failed_start_command_makes_the_verdict_40_and_the_failover_failed() -
     assert len(story.issued()) == 3
 
 
+def test_a_command_that_was_issued_is_not_issued_again_when_the_one_before_is_seen_healthy_again() -> None:
+    """I7: each (T, N) is issued once, however often its turn seems to come."""
+    story = Story()
+    ticket = story.call("start", "node1")
+    story.run(ticket, 1)
+    story.poll("node1", "agent", "healthy", ticket=ticket)
+    assert [n for _, n, *_ in story.issued()] == [1, 2]
+    story.poll("node1", "agent", "healthy", ticket=ticket)
+    story.tell("node1", "CommandStarted", ticket=ticket, n=2, service="server", verb="start", by="worker")
+    story.poll("node1", "agent", "healthy", ticket=ticket)
+    assert len(story.issued()) == 2
+
+
 def test_a_lost_command_makes_the_verdict_75() -> None:
     """I7: the orchestrator never issues (T, N) again; the script goes on by itself."""
     story = Story()
