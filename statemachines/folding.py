@@ -315,7 +315,11 @@ def _ticket(state: ClusterState, entry: Entry) -> TicketStatus | None:
 
 def _command(state: ClusterState, entry: Entry) -> CommandStatus | None:
     ticket = _ticket(state, entry)
-    return None if ticket is None else _listed(ticket, entry)
+    if ticket is None:
+        return None
+    if entry.data["by"] == "script":
+        ticket.owner = "script"  # it runs commands only of what it has taken, also if the disk took no word of that (N2)
+    return _listed(ticket, entry)
 
 
 def _listed(ticket: TicketStatus, entry: Entry) -> CommandStatus | None:
@@ -332,6 +336,8 @@ def _command_started(state: ClusterState, entry: Entry) -> None:
 
 
 def _command_ended(state: ClusterState, entry: Entry) -> None:
+    if entry.data["result"] == "ok" and not entry.data.get("ran", True):
+        _still_healthy(state, entry)
     command = _command(state, entry)
     if command is None or command.result in ("ok", "fail"):
         return
@@ -343,6 +349,15 @@ def _command_ended(state: ClusterState, entry: Entry) -> None:
         ticket = state.tickets[entry.data["ticket"]]
         note = _note_start_verb if ticket.script == "start" else _note_stop_verb
         note(state, ticket, command.service, entry.data["verb"], command.ran)
+
+
+def _still_healthy(state: ClusterState, entry: Entry) -> None:
+    """A start's own dcstatus was 0 (NODE.md, N3), so there was nothing to run: what the watch saw verified held until then at least, and
+    the watch has nothing new to tell of it."""
+    service = state.services.get(entry.data["service"])
+    poll = service.polls.get(entry.node or "") if service is not None else None
+    if service is not None and poll is not None and entry.node is not None and poll.verified and poll.at_ms < _at(entry):
+        service.polls[entry.node] = poll.model_copy(update={"at_ms": _at(entry)})
 
 
 def _note_start_verb(state: ClusterState, ticket: TicketStatus, name: str, verb: str, ran: bool) -> None:

@@ -167,6 +167,35 @@ def test_folders_in_place_of_files_do_not_stop_the_outbox(tmp_path: Path, what: 
     assert DiskSequence(tmp_path).last == sequence.last
 
 
+def test_a_script_that_its_disk_kept_from_its_ticket_lets_nobody_else_have_it(node: Node) -> None:
+    """N2, N7: without its ticket it runs the guide's sequence and gives no sign of life, so that nobody claims a command beside it when the
+    disk takes renames again; before its next command it takes the ticket."""
+    refuses = node.home / "refuses"
+    refuses.touch()
+    move = next(path for path in ("/bin/mv", "/usr/bin/mv") if Path(path).exists())
+    shim = f'#!/bin/sh\n[ -e \'{refuses}\' ] && case $2 in *.script*) exit 1 ;; esac\nexec {move} "$@"\n'
+    node.bypass()
+    node.put("agent", "hold")
+    node.put("server", "hold")
+    script = node.begin("start.sh", **path_with(node, "mv", shim))
+    with killed_at_end(script):
+        eventually(lambda: node.verbs() == START[:1])
+        refuses.unlink()
+        ticket = node.ticket()
+        assert ticket.state == "open"
+        eventually(lambda: not tickets.is_alive(node.folder, ticket.id))
+        node.take("agent", "hold")
+        claim = node.spec(ticket.id, 2, *START[1].split())
+        while not node.verbs()[1:]:
+            assert not tickets.is_alive(node.folder, ticket.id) or node.ticket().state == "script"
+            assert node.outcome(claim)["outcome"] == "refused"
+        assert (node.ticket().state, node.ticket().n) == ("script", 2)
+        node.take("server", "hold")
+        assert script.wait(LIMIT_S) == 0
+    assert node.verbs() == START
+    assert node.ticket().state == "done"
+
+
 # -- a clock that jumps
 
 

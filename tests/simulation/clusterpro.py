@@ -217,8 +217,12 @@ class Manager:
             if not self.is_active:
                 self.order(Order("start", word))
         elif word.owner != self.name and self.state in ("starting", "online") and word.version >= self.handled:
-            self.handled = word.version
-            self._gives_way()
+            if word.owner is None or self.told.get(word.owner) in ("starting", "online"):
+                self.handled = word.version
+                self._gives_way()
+            elif word.owner not in self.down:  # it came back with an old word, and has not got the group
+                self.take(word._replace(version=word.version + 1, owner=self.name))
+                self.handled = self.word.version
 
     def _gives_way(self) -> None:
         """The group is up elsewhere too."""

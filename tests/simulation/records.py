@@ -209,11 +209,12 @@ def schedules_judged(world: World, entries: Iterable[Sealed]) -> Iterator[Found]
         record = sealed.entry.data.get("failover")
         if sealed.entry.type != "FailoverEnded" or record is None or record["outcome"] != "completed":
             continue
-        judged = {one["service"]: {schedule["name"] for schedule in one["schedules"]} for one in record["judgements"]}
+        judged = {one["service"]: {(verdict["name"], verdict["outcome"]) for verdict in one["schedules"]} for one in record["judgements"]}
         if judged.keys() != owners:
             yield Found("I4", _at_s(sealed), f"failover {record['id']} is completed, and judged are the schedules of {sorted(judged)}")
         for service, told in judged.items():
-            if told and not told >= names:
+            # that nobody knows of any of them, before as after, is told as well
+            if told and told != {("*", "unknown")} and not {name for name, _ in told} >= names:
                 yield Found("I4", _at_s(sealed), f"failover {record['id']}: of {service} only {sorted(told)} are accounted for")
 
 

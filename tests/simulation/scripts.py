@@ -52,6 +52,8 @@ class StartScript(Shell):
             pause = min(pause, left)
 
     def start_one(self, n: int) -> bool:
+        if not self.take_ticket():
+            return False
         service, _ = self.commands[n - 1]
         self.keep_alive()
         entry = self.journal_of(self.ticket, n)
@@ -95,6 +97,8 @@ class StopScript(Shell):
         return result
 
     def stop_one(self, n: int) -> bool:
+        if not self.take_ticket():
+            return False
         self.keep_alive()
         return self.journal_of(self.ticket, n) in ("ok", "fail") or self.run_plain(n)
 

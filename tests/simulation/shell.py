@@ -117,7 +117,7 @@ class Shell(ABC):
         self.commands: list[tuple[str, str]] = []
         self.code = self.ended_by = 0
         self.hook_code, self.hook_reason = 75, ""
-        self.unkillable = False
+        self.unkillable = self.refused = False
         self._lines = itertools.count(1)
         self._limit_known: tuple[str, int] | None = None
         self._until_s = 0
@@ -427,19 +427,20 @@ class Shell(ABC):
         return made
 
     def keep_alive(self) -> None:
-        if self.ticket_made and (now := self.now_s()) != self._alive_at:
+        if self.ticket_made and not self.refused and (now := self.now_s()) != self._alive_at:
             self._alive_at, self._alive_count = now, self._alive_count + 1
             self.put_file(self._path(self.ticket, "alive"), f"{self._alive_count}\n")
 
     def take_ticket(self) -> bool:
-        if not self.ticket_made:
+        if not self.ticket_made or self.unkillable:
             return True
-        self.taking_refused = 0
-        self.unkillable = False
+        self.taking_refused = 49 if self.refused else 0
+        self.refused = False
         while self.taking_refused < 50:
-            self.keep_alive()
             state = self.state_of(self.ticket)
-            if not state or state.partition("-")[0] == "script":
+            if not state:
+                break
+            if state.partition("-")[0] == "script":
                 return True
             if state in OVER:
                 return False
@@ -451,6 +452,7 @@ class Shell(ABC):
                 return True
             elif self.unkillable:
                 return self.script == "stop"
+        self.refused = True
         return True
 
     def take_busy(self, state: str) -> bool:

@@ -222,7 +222,7 @@ $mt_n.verb=$verb
 alive_count=0
 alive_at=0
 keep_alive() {
-    [ -n "$ticket_made" ] || return 0
+    [ -n "$ticket_made" ] && [ -z "$refused" ] || return 0
     ka_now=$(now_s)
     [ "$ka_now" -ne "$alive_at" ] || return 0
     alive_at=$ka_now alive_count=$((alive_count + 1))
@@ -232,12 +232,17 @@ keep_alive() {
 
 # take_ticket (N2): from open or worker to script; while a command is under way it is waited for, within its limit, then ended.
 # Fails when a later script made the ticket void: then nothing may be run for it any more.
+#
+# A disk that refuses every rename refuses the worker's too: then the script goes on without its ticket, as the guide would, and gives no
+# sign of life any more, so that nobody claims a command when the disk takes renames again (N7). Before each command it tries once more.
+refused='' unkillable=''
 take_ticket() {
-    [ -n "$ticket_made" ] || return 0
-    tt_refused=0 unkillable=
+    [ -n "$ticket_made" ] && [ -z "$unkillable" ] || return 0
+    tt_refused=0
+    [ -z "$refused" ] || tt_refused=49
+    refused=''
     while [ "$tt_refused" -lt 50 ]; do
-        keep_alive
-        state_of "$ticket" || return 0
+        state_of "$ticket" || break
         case $state in
             void | done) return 1 ;;
             script | script-*) return 0 ;;
@@ -252,7 +257,7 @@ take_ticket() {
                 ;;
         esac
     done
-    return 0 # the disk refuses every rename, and refuses the worker's too: nobody else can run
+    refused=1
 }
 
 # take_busy: the ticket is busy ($state); succeeds when its process is gone and the ticket is ours

@@ -33,6 +33,7 @@ wait_healthy() {
 
 # start_one N: command N of the list, from where the journal stands; sets $start_code when it fails
 start_one() {
+    take_ticket || return 1
     command_of "$1"
     keep_alive
     journal_of "$ticket" "$1"

@@ -10,6 +10,7 @@ case $0 in */*) dcsup_here=${0%/*} ;; *) dcsup_here=. ;; esac
 
 # stop_one N: runs the verb unless the journal has it ended; dcstatus is not asked first
 stop_one() {
+    take_ticket || return 1
     keep_alive
     journal_of "$ticket" "$1"
     case $entry in ok | fail) return 0 ;; esac

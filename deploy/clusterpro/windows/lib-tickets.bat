@@ -49,26 +49,32 @@ exit /b 0
 
 rem :take: this call's ticket from open or worker to script (N2); while a command is under way it is waited for, within its limit, then
 rem   ended. Sets ds_taken; empty when a later script made the ticket void: then nothing may be run for it any more.
+rem   A disk that refuses every rename refuses the worker's too: then the script goes on without its ticket, as the guide would, and gives
+rem   no sign of life any more, so that nobody claims a command when the disk takes renames again (N7). Before each command it tries again.
 :take
 set "ds_taken=1"
 if not defined ds_ticket exit /b 0
-set "ds_sign=tickets\%ds_ticket%.alive"
+if defined ds_stuck exit /b 0
+set "ds_sign="
 set "ds_busy="
 set /a ds_refused=0, ds_looks=0
+if defined ds_blind set "ds_refused=20"
+set "ds_blind="
 :take_look
 call :state_of %ds_ticket%
+if not defined ds_state set "ds_blind=1"
 if not defined ds_state exit /b 0
 if "%ds_state%"=="void" goto :not_taken
 if "%ds_state%"=="done" goto :not_taken
-if "%ds_state:~0,6%"=="script" exit /b 0
+if "%ds_state:~0,6%"=="script" goto :taken
 if "%ds_state:~0,5%"=="busy-" goto :take_busy
 :take_now
 ren "tickets\%ds_ticket%.%ds_state%" "%ds_ticket%.script" 2>nul
-if exist "tickets\%ds_ticket%.script" exit /b 0
+if exist "tickets\%ds_ticket%.script" goto :taken
 if not exist "tickets\%ds_ticket%.%ds_state%" goto :take_look
-rem a disk that refuses renames refuses the worker's too: nobody else can run
 set /a ds_refused+=1
-if %ds_refused% gtr 20 exit /b 0
+if %ds_refused% gtr 20 set "ds_blind=1"
+if defined ds_blind exit /b 0
 call "%ds_here%lib.bat" :nap
 goto :take_look
 :take_busy
@@ -84,12 +90,16 @@ goto :take_look
 call :end_process %ds_ticket% %ds_busy_n% %ds_busy_pid%
 if not defined ds_held goto :take_look
 rem a process that hangs in the kernel: beside it nothing is started, and what can be stopped is stopped
+set "ds_stuck=1"
 if "%ds_script%"=="start" set "ds_taken="
 exit /b 0
 :take_gone
 if not exist "tickets\%ds_ticket%.%ds_state%" goto :take_look
 call :record_lost %ds_ticket% %ds_busy_n% worker %ds_state%
 goto :take_now
+:taken
+set "ds_sign=tickets\%ds_ticket%.alive"
+exit /b 0
 :not_taken
 set "ds_taken="
 exit /b 0

@@ -211,7 +211,7 @@ if defined CLP_FACTOR set "CLP_FACTOR=%CLP_FACTOR:"=%"
 if defined CLP_SERVER_PREV set "CLP_SERVER_PREV=%CLP_SERVER_PREV:"=%"
 if not exist "%ds_here%messages.%DCSUP_LANG%.bat" set "DCSUP_LANG=en"
 call "%ds_here%messages.%DCSUP_LANG%.bat"
-for %%v in (ds_tag ds_boot ds_sign ds_watched ds_ticket ds_more ds_armsleep ds_clp) do set "%%v="
+for %%v in (ds_tag ds_boot ds_blind ds_stuck ds_sign ds_watched ds_ticket ds_more ds_armsleep ds_clp) do set "%%v="
 set /a ds_age=0, ds_told=0, ds_calls=0, ds_commands=0
 set "ds_quick=5"
 if defined CLP_BIN set "ds_clp=%CLP_BIN%\"

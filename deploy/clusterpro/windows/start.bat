@@ -61,6 +61,9 @@ exit /b
 rem :start_one N: command N of the list, from where the journal stands, unless one before it failed
 :start_one
 if not "%ds_result%"=="0" exit /b
+call "%ds_here%lib-tickets.bat" :take
+if not defined ds_taken set "ds_result=40"
+if not defined ds_taken exit /b
 call "%ds_here%lib-plain.bat" :command %1
 set "ds_entry="
 if defined ds_ticket call "%ds_here%lib-tickets.bat" :journal_of %ds_ticket% %1

@@ -44,6 +44,8 @@ exit /b %ds_result%
 rem :stop_one N: runs the verb unless the journal has it ended; dcstatus is not asked first. A failed one keeps no other from its stop.
 :stop_one
 if not defined ds_taken exit /b
+call "%ds_here%lib-tickets.bat" :take
+if not defined ds_taken exit /b
 set "ds_entry="
 if defined ds_ticket call "%ds_here%lib-tickets.bat" :journal_of %ds_ticket% %1
 if "%ds_entry%"=="ok" exit /b

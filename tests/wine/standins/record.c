@@ -1,5 +1,6 @@
 /* ARMSLEEP, ARMBCAST and CLPLOGCMD: one program under three names. It records its name and its arguments. As ARMSLEEP it then sleeps
-   RECORD_MS milliseconds for each second that was asked for; as HOLD it does so without a record, for stand-ins that wait.
+   RECORD_MS milliseconds for each second that was asked for; as HOLD it does so without a record, for stand-ins that wait;
+   a file that HOLD is given cannot be renamed as long as it waits.
    A script's own steps of one second go into a file of their own: they are made while something else runs, and a batch file's line is
    lost when its file is being written by another process in that moment. */
 #include "recording.h"
@@ -20,6 +21,8 @@ int wmain(int count, wchar_t **words)
     wcscat(line, L"\n");
     if (wcscmp(name, L"HOLD"))
         record_line(line, wcscmp(line, L"ARMSLEEP|1\n") ? L"" : L".steps");
+    if (!wcscmp(name, L"HOLD") && count > 2)
+        CreateFileW(words[2], GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE, NULL, OPEN_EXISTING, 0, NULL);
     if (!wcscmp(name, L"ARMSLEEP") || !wcscmp(name, L"HOLD"))
         Sleep(_wtoi(words[1]) * (scale ? _wtoi(scale) : 20));
     return 0;
