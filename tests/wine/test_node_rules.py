@@ -110,17 +110,18 @@ def test_n2_a_dead_claim_is_told_and_taken(make_node: MakeNode) -> None:
 def test_n2_a_ticket_that_could_not_be_taken_is_dead_to_others_and_taken_later(make_node: MakeNode) -> None:
     """N2, N7: the disk refuses the rename, so the script runs the guide's sequence without its ticket and gives no sign of life, so that
     nobody claims a command beside it; before its next command it tries again."""
-    node = make_node("agent server", DCSUP_HOOK_SILENCE="40")
+    node = make_node("agent server", DCSUP_HOOK_SILENCE="100")
     node.put("agent", "late")
     node.put("server", "hold")
     run = node.start("start", CLP_EVENT="START", MODE="hang")
     ticket = eventually(lambda: node.ticket("open"))
     hold = [windows_path(node.bin / "HOLD.exe"), "100000", windows_path(ticket)]
     holder = node.windows.start(hold, node.home / "holder", node.home, {"RECORD_MS": "20"})
+    eventually(lambda: "held" in (node.home / "holder").read_text())
     eventually(lambda: node.runs() == ["agent start"])
     assert node.ticket("open") == ticket
     sign = ticket.with_suffix(".alive").stat().st_mtime_ns
-    wait_for_steps(node, 3)
+    eventually(lambda: node.calls().count("status agent") >= 4)
     assert ticket.with_suffix(".alive").stat().st_mtime_ns == sign
     holder.kill()
     holder.wait()

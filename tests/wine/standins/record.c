@@ -21,8 +21,11 @@ int wmain(int count, wchar_t **words)
     wcscat(line, L"\n");
     if (wcscmp(name, L"HOLD"))
         record_line(line, wcscmp(line, L"ARMSLEEP|1\n") ? L"" : L".steps");
-    if (!wcscmp(name, L"HOLD") && count > 2)
+    if (!wcscmp(name, L"HOLD") && count > 2) {
         CreateFileW(words[2], GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE, NULL, OPEN_EXISTING, 0, NULL);
+        puts("held");
+        fflush(stdout);
+    }
     if (!wcscmp(name, L"ARMSLEEP") || !wcscmp(name, L"HOLD"))
         Sleep(_wtoi(words[1]) * (scale ? _wtoi(scale) : 20));
     return 0;
