@@ -64,8 +64,13 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "gaps stepped over", "statemachines/cluster.py",
-        'return "gap"', 'return "next"',
+        "envelope.seq in (last + 1, envelope.oldest)", "True",
         "no fact is lost (I5)", ("tests/orchestrator/test_engine_intake.py",), sim=True,
+    ),
+    Fault(
+        "what lies behind missing numbers taken before the oldest", "statemachines/cluster.py",
+        "envelope.seq in (last + 1, envelope.oldest)", "envelope.seq == last + 1 or envelope.oldest > last + 1",
+        "what a node still has is not lost (I5)", ("tests/statemachines/test_edge_stories.py",),
     ),
     Fault(
         "a deadline judged before the backlog", "orchestrator/intake.py",
@@ -139,6 +144,16 @@ FAULTS: tuple[Fault, ...] = (
         "the ticket not closed", "deploy/clusterpro/linux/lib-tickets.sh",
         "            rename_ticket \"$ticket\" \"$ct_state\" done && break\n", "            break\n",
         "N8: a script closes its ticket before it returns", ("tests/protocol/test_node_rules.py",),
+    ),
+    Fault(
+        "a sign of life from a script without its ticket", "deploy/clusterpro/linux/lib-tickets.sh",
+        '[ -n "$ticket_made" ] && [ -z "$refused" ] || return 0', '[ -n "$ticket_made" ] || return 0',
+        "N7: nobody claims beside a script that could not take its ticket", ("tests/faults/test_node_damage.py",),
+    ),
+    Fault(
+        "the ticket not tried again", "deploy/clusterpro/linux/start.sh",
+        "    take_ticket || return 1\n    command_of", "    command_of",
+        "N2: a script runs what it has taken", ("tests/faults/test_node_damage.py",),
     ),
     # --- hooks and watch
     Fault(
