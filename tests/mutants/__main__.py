@@ -67,7 +67,7 @@ def noticed(copy: Path, seeds: int, tests: Sequence[str]) -> Caught:
     if seeds:
         code, said = _run(copy, "-m", "tests.simulation", "--seeds", str(seeds), "--quick-fail")
         if code != 0:
-            found = re.search(r"after (\d+) seeds?", said)
+            found = re.search(r"in \d+ of (\d+) seeds", said)
             return Caught("simulation", time.monotonic() - began, int(found[1]) if found else None)
     for test in tests:
         code, said = _run(copy, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", test)
@@ -126,7 +126,7 @@ def main() -> int:
             if chosen.json:
                 print(json.dumps({"fault": fault.name, "file": fault.file, **caught._asdict()}), flush=True)
             else:
-                seeds = f", seed {caught.seeds}" if caught.seeds is not None else ""
+                seeds = f" after {caught.seeds} seeds" if caught.seeds is not None else ""
                 print(f"{'caught' if caught.by else 'MISSED'}  {fault.name:58} {caught.by}{seeds}  ({caught.took_s:.0f} s)", flush=True)
     if not chosen.json:
         print(f"{len(faults) - missed} of {len(faults)} caught")

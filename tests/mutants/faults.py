@@ -106,12 +106,17 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "the journal not flushed", "workers/files.py",
-        "            if flush:\n                os.fsync(file.fileno())", "            if False:\n                os.fsync(file.fileno())",
+        "    aside = path.with_name(", "    flush = False\n    aside = path.with_name(",
         "what was recorded survives a power cut (N5, I5)", ("tests/worlds",), sim=True,
     ),
     Fault(
-        "the journal not asked", "workers/launcher.py",
-        "        if entry is not None:\n            raise Refusal(\"already-run\", entry.state)\n        before", "        before",
+        "a name flushed, and not what stands behind it", "workers/files.py",
+        "            if flush:\n                os.fsync(file.fileno())", "            if False:\n                os.fsync(file.fileno())",
+        "what was recorded survives a power cut (N5, I5)", ("tests/workers/test_forwarder.py",),
+    ),
+    Fault(
+        "the journal not asked", "workers/journal.py",
+        "    for state in _STATES:\n        fields =", "    for state in ():\n        fields =",
         "N5: a verb runs once for (T, N)", ("tests/workers/test_rqworker.py", "tests/worlds"), sim=True,
     ),
     Fault(

@@ -153,7 +153,8 @@ class Checks:
         world = self.world
         for found in (
             records.verbs_asked_for(world), records.verbs_once(world), records.facts_once(world, entries),
-            records.schedules_judged(world, entries), records.watches_right(world),
+            records.schedules_judged(world, entries), records.watches_right(world), records.scripts_in_time(world),
+            records.starts_right(world),
         ):  # fmt: skip
             for one in found:
                 self.violate(one.rule, one.what, one.at_s)

@@ -62,6 +62,8 @@ class ScriptCall:
     code: int | None = None
     """None: it was killed."""
     killed_why: str = ""
+    was_up: bool = False
+    """Every service was healthy on this node when it ended."""
 
     @property
     def ticket(self) -> str | None:
@@ -379,6 +381,7 @@ class Manager:
         if script.ended_s is None:
             script.ended_s = script.process.ended_s if script.process.ended_s is not None else self.kernel.now_s
             script.code = None if script.process.was_killed else script.process.result
+            script.was_up = all(self.node.services.is_healthy(name) for name in self.node.env().services)
             self.world.note(f"{self.name}: {script.kind} script {script.service} ended {script.killed_why or script.code}")
 
     # --- monitors

@@ -280,7 +280,7 @@ STORIES: dict[str, Callable[[Episode], None]] = {
 
 WEIGHTS = {
     "stop out of sight": 2.0, "start out of sight": 2.0, "told to stop while cut off": 2.0,
-    "half a silent start": 2.0, "moved on at once": 8.0,
+    "half a silent start": 5.0, "moved on at once": 8.0,
 }  # fmt: skip
 """Of those that do not always come to what they are for."""
 

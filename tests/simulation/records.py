@@ -6,7 +6,8 @@
 - I5: what was numbered on a disk is in the log, once, or it is said there that it was lost.
 - I7: a verb runs once per (ticket, N), unless the first run's end is unknown and its process gone; never two at a time; after a stop
   ended with 0 no older start runs on.
-- I8: a watch script ends with another code than 0 only after a dcstatus on that node was not 0, or could not be run at all.
+- I8: a watch script ends with another code than 0 only after a dcstatus on that node was not 0, or could not be run at all; start and stop
+  scripts return within the bound that `dcsup check` reckons. A start does not fail for dcsup's sake: what is up is not called down.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
+from orchestrator.checking.bound import script_bounds
 from statemachines.entries import Sealed
 from tests.simulation.disk import Disk
 from tests.simulation.engine import START_S
 from tests.simulation.services import CODE_NOT_FOUND, START_VERBS, VerbRun
+from tests.simulation.shell import Shell
 
 if TYPE_CHECKING:
     from tests.simulation.clusterpro import ScriptCall
@@ -145,6 +148,10 @@ def _one_at_a_time(world: World, node: Node) -> Iterator[Found]:
                     yield Found("I7", second.began_s, f"two at the same time: {first}; {second}")
 
 
+HALTING = ("node paused", "script halted")
+UNSURE = ("dcstatus lies", "dcstatus hangs", "dcstatus slow", "dcstatus missing", "shared disk missing", "verb fails")
+"""Why a start may have had another view of what is up than we."""
+
 UNREADABLE = ("disk failing",)
 UNMARKED = ("disk full", "disk read-only", "no boot id")
 
@@ -216,6 +223,33 @@ def schedules_judged(world: World, entries: Iterable[Sealed]) -> Iterator[Found]
             # that nobody knows of any of them, before as after, is told as well
             if told and told != {("*", "unknown")} and not {name for name, _ in told} >= names:
                 yield Found("I4", _at_s(sealed), f"failover {record['id']}: of {service} only {sorted(told)} are accounted for")
+
+
+def scripts_in_time(world: World) -> Iterator[Found]:
+    """I8: our scripts return within the bound that `dcsup check` reckons, whatever befalls dcsup."""
+    bounds = {bound.script: bound.total_s for bound in script_bounds(world.settings)}
+    for call in world.cluster.scripts:
+        took_s = (call.ended_s or world.kernel.now_s) - call.began_s
+        if isinstance(call.script, Shell) and call.kind in bounds and took_s > bounds[call.kind] + _halted_s(world, call):
+            yield Found("I8", call.began_s, f"the {call.kind} script of {call.node} took {took_s:.0f} s, not {bounds[call.kind]:.0f}")
+
+
+def _halted_s(world: World, call: ScriptCall) -> float:
+    """How long faults may have held the script itself up."""
+    ended_s = call.ended_s or world.kernel.now_s
+    struck = (one for one in world.struck if one.node == call.node and one.kind in HALTING)
+    return sum(max(0.0, min(one.ended_s, ended_s) - max(one.began_s, call.began_s)) for one in struck)
+
+
+def starts_right(world: World) -> Iterator[Found]:
+    """The first law: a start says that the group is not up only if it is not, or a command of its call did not end well."""
+    for call in world.cluster.scripts:
+        if call.kind != "start" or call.code in (None, 0) or not call.was_up or not isinstance(call.script, Shell):
+            continue
+        runs = [run for run in world.nodes[call.node].records if call.began_s <= run.began_s <= (call.ended_s or inf)]
+        unsure = any(one.node == call.node and one.kind in UNSURE and one.began_s <= (call.ended_s or inf) for one in world.struck)
+        if call.event in ("START", "FAILOVER") and all(run.code == 0 for run in runs) and not unsure:
+            yield Found("I8", call.ended_s or 0.0, f"the start script of {call.node} ended with {call.code}, and every service is up")
 
 
 def watches_right(world: World) -> Iterator[Found]:

@@ -533,7 +533,7 @@ def test_what_a_start_found_healthy_is_adopted_though_its_watch_saw_no_change() 
     story.poll("node1", "server", "unhealthy")
     story.tell("node1", "ScriptEnded", ticket=stop, script="stop", code=0)
     assert story.states() == {"agent": "stopped", "server": "stopped"}
-    untold = {"ticket": "unknown-failover1-9-start", "by": "script", "n": 1, "service": "agent", "verb": "start"}
+    untold: dict[str, Any] = {"ticket": "unknown-failover1-9-start", "by": "script", "n": 1, "service": "agent", "verb": "start"}
     story.tell("node1", "CommandEnded", result="ok", ran=False, code=0, reason="already-healthy", **untold)
     story.poll("node1", "server")
     assert story.states() == UP

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -233,6 +234,25 @@ def test_what_cannot_even_be_put_aside_stops_nobody(node: NodeFixture, log: Any)
         for _ in range(3):
             ours.step()
     assert [one.type for one in node.inbox()] == ["ServicePolled", "FactsDropped"]
+
+
+def test_a_file_is_on_the_disk_before_its_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut behind the rename finds the whole content; one behind the return finds the name, too."""
+    steps: list[str] = []
+    flush, replace = os.fsync, Path.replace
+
+    def flushed(descriptor: int) -> None:
+        steps.append("folder flushed" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "content flushed")
+        flush(descriptor)
+
+    def replaced(path: Path, target: Path) -> Path:
+        steps.append(f"named {target.name}")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", replaced)
+    files.write_aside(tmp_path / "fact", "text")
+    assert steps == ["content flushed", "named fact", *(["folder flushed"] if os.name == "posix" else [])]
 
 
 def test_what_was_put_aside_is_told_though_the_next_file_cannot_be_numbered(node: NodeFixture, log: Any, stepped: Stepped) -> None:
