@@ -196,6 +196,8 @@ def test_stop_ends_0_only_after_a_poll_that_began_after_the_commands_end(node: N
     with killed_at_end(hook):
         eventually(lambda: node.facts("StopHookCalled"))
         end(node, name, 1, "fail")
+        wait_for_two_signs(node, name)
+        assert hook.poll() is None, "what was seen before the end says nothing"
         for status, polling in (("unknown", 0), ("unhealthy", 1), ("healthy", 0)):
             node.put_status("server", status, polling=polling)
             wait_for_two_signs(node, name)
