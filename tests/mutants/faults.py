@@ -185,7 +185,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "not offered again when the log lost its tail", "workers/forwarder.py",
         "        self.courier.again()\n", "",
-        "outboxes offer again (I5)", ("tests/workers",), sim=True,
+        "outboxes offer again (I5)", ("tests/workers/test_forwarder.py",),
     ),
     Fault(
         "numbers begin anew after a restart", "workers/sequences.py",
@@ -221,7 +221,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "what a lost connection took stays in between", "workers/rqworker.py",
         "        if self._unsettled:\n            self._recover_intermediate()\n", "",
-        "no command is lost to a half-open connection", ("tests/workers/test_rqworker.py",),
+        "no command is lost to a half-open connection", ("tests/faults/test_workers_jobs.py",),
     ),
     Fault(
         "signs of life judged at once after an outage", "orchestrator/loop.py",

@@ -157,6 +157,22 @@ def test_a_mark_that_goes_backwards_brings_everything_again(node: NodeFixture, l
     assert {3, 4} <= {one.seq for one in node.inbox()}
 
 
+def test_a_log_that_lost_others_tails_may_have_lost_our_inbox_too(
+    node: NodeFixture, log: Any, stepped: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older head under the same mark and the same connection: what waits is offered again at once."""
+    monkeypatch.setattr("workers.courier.AGAIN_FIRST_S", 3600.0)
+    for n in range(1, 4):
+        poll_fact(node, n)
+    ours = forwarder(node, log)
+    ours.step()
+    node.set_mark({ours.disk.stream: 1}, commit=7, last_id="7-0")
+    wait_until(stepped(ours.step, lambda: ours.courier.pending == 2), "the mark")
+    node.client.delete(wire.inbox(CLUSTER, NODE))
+    node.set_mark({ours.disk.stream: 1}, commit=6, last_id="6-0", last_hash="bb")
+    wait_until(stepped(ours.step, lambda: {2, 3} <= {one.seq for one in node.inbox()}), "the second offer")
+
+
 def test_a_lost_tail_is_noticed_after_a_restart_too(node: NodeFixture, log: Any, stepped: Stepped) -> None:
     """The head seen last is remembered on disk; an empty Redis is a lost log."""
     first = forwarder(node, log)
