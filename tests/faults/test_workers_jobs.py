@@ -103,15 +103,23 @@ def make_old(node: NodeFixture, registry: StartedJobRegistry) -> None:
     node.client.zadd(registry.key, dict.fromkeys(members, 1))
 
 
-def test_rqs_clean_up_of_abandoned_jobs_runs_and_ends_nothing(
+def with_a_command_under_way(
     node: NodeFixture, start: Callable[[NodeFixture], Running], alive_ticket: Callable[..., str]
-) -> None:
-    """A command under way outlives its entry in RQ's registry: the clean-up fails the record, and neither ends nor repeats the command."""
+) -> tuple[Running, str]:
+    """A worker whose command of the returned ticket runs until `server.hold` is gone."""
     running = start(node)
     ticket = alive_ticket(1, "start", [("server", "recover")])
     (node.base / "server.hold").touch()
     enqueue(node, ticket, "c1_n1-aa-1")
     wait_until(lambda: node.ran("server"), "the command", LIMIT_S)
+    return running, ticket
+
+
+def test_rqs_clean_up_of_abandoned_jobs_runs_and_ends_nothing(
+    node: NodeFixture, start: Callable[[NodeFixture], Running], alive_ticket: Callable[..., str]
+) -> None:
+    """A command under way outlives its entry in RQ's registry: the clean-up fails the record, and neither ends nor repeats the command."""
+    running, ticket = with_a_command_under_way(node, start, alive_ticket)
     registry = StartedJobRegistry(queue=commands(node.client), job_class=DcsupJob)
     wait_until(lambda: node.client.zcard(registry.key), "RQ's entry", LIMIT_S)
     make_old(node, registry)
@@ -131,11 +139,7 @@ def test_what_a_killed_worker_left_in_rqs_books_is_never_run(
     node: NodeFixture, start: Callable[[NodeFixture], Running], alive_ticket: Callable[..., str]
 ) -> None:
     """Killed in a command: its successor's maintenance finds the entry long past its time, and lays it aside; nothing is enqueued again."""
-    first = start(node)
-    ticket = alive_ticket(1, "start", [("server", "recover")])
-    (node.base / "server.hold").touch()
-    enqueue(node, ticket, "c1_n1-aa-1")
-    wait_until(lambda: node.ran("server"), "the command", LIMIT_S)
+    first, ticket = with_a_command_under_way(node, start, alive_ticket)
     first.process.kill()
     first.process.wait()
     queue = commands(node.client)

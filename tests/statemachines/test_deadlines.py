@@ -39,6 +39,17 @@ def test_a_deadline_told_in_the_millisecond_in_which_it_is_due_leaves_its_call_n
     assert story.states() == {"agent": "running", "server": "running"}
 
 
+def test_a_stop_that_ends_well_after_its_deadline_has_stopped_its_services() -> None:
+    """They were given up at the deadline (I3), and the script's end says how it ended after all."""
+    story = up()
+    stop = story.call("stop", "node1", factor="GROUPSTOP")
+    story.wait(601)
+    assert story.states() == {"agent": "failed", "server": "failed"}
+    story.tell("node1", "ScriptEnded", ticket=stop, script="stop", code=0)
+    assert story.states() == {"agent": "stopped", "server": "stopped"}
+    assert story.state.active is None
+
+
 def test_a_deadline_told_under_pause_or_before_it_is_due_stays() -> None:
     """Under pause the clocks stand, also for a fact that was on its way when it began."""
     story = up()
