@@ -229,16 +229,26 @@ def scripts_in_time(world: World) -> Iterator[Found]:
     """I8: our scripts return within the bound that `dcsup check` reckons, whatever befalls dcsup."""
     bounds = {bound.script: bound.total_s for bound in script_bounds(world.settings)}
     for call in world.cluster.scripts:
-        took_s = (call.ended_s or world.kernel.now_s) - call.began_s
+        took_s = _ended_s(world, call) - call.began_s
         if isinstance(call.script, Shell) and call.kind in bounds and took_s > bounds[call.kind] + _halted_s(world, call):
             yield Found("I8", call.began_s, f"the {call.kind} script of {call.node} took {took_s:.0f} s, not {bounds[call.kind]:.0f}")
 
 
+def _ended_s(world: World, call: ScriptCall) -> float:
+    """When it was over, though nobody saw it: CLUSTERPRO's own manager may have died with its node."""
+    ended_s = call.ended_s if call.ended_s is not None else call.process.ended_s
+    return world.kernel.now_s if ended_s is None else ended_s
+
+
 def _halted_s(world: World, call: ScriptCall) -> float:
-    """How long faults may have held the script itself up."""
-    ended_s = call.ended_s or world.kernel.now_s
+    """How long the script was held up by faults of its own process, or by a command of its own that outlived its limit: the guide gives it
+    no guard, and the bound reckons with its limit (checking/bound.py)."""
+    ended_s = _ended_s(world, call)
     struck = (one for one in world.struck if one.node == call.node and one.kind in HALTING)
-    return sum(max(0.0, min(one.ended_s, ended_s) - max(one.began_s, call.began_s)) for one in struck)
+    halted_s = sum(max(0.0, min(one.ended_s, ended_s) - max(one.began_s, call.began_s)) for one in struck)
+    own = (run for run in world.nodes[call.node].records if run.by == "script" and call.began_s <= run.began_s <= ended_s)
+    limits_s = {"start": world.settings.start.command_limit, "stop": world.settings.stop.command_limit}
+    return halted_s + sum(max(0.0, min(_gone_s(run), ended_s) - run.began_s - limits_s[call.kind]) for run in own)
 
 
 def starts_right(world: World) -> Iterator[Found]:

@@ -336,7 +336,9 @@ class SandboxCluster:
     def shutdown(self) -> None:
         """End everything that carries this sandbox's mark; the files stay."""
         processes.kill(self.id, str(self.base))
-        self._reap()
+        for child in self._children:
+            child.wait(60)  # killed, and a process that nobody has waited for is not gone for its parent
+        self._children.clear()
         self._network = None
         if self._port_guard is not None:
             os.close(self._port_guard)
