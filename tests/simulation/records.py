@@ -148,6 +148,9 @@ def _one_at_a_time(world: World, node: Node) -> Iterator[Found]:
                     yield Found("I7", second.began_s, f"two at the same time: {first}; {second}")
 
 
+CODE_NOT_UP = 40
+"""How our start script says that the group is not up; 1: there is no cluster or no disk here, or CLUSTERPRO ended the script."""
+
 HALTING = ("node paused", "script halted")
 UNSURE = ("dcstatus lies", "dcstatus hangs", "dcstatus slow", "dcstatus missing", "shared disk missing", "verb fails")
 """Why a start may have had another view of what is up than we."""
@@ -254,7 +257,7 @@ def _halted_s(world: World, call: ScriptCall) -> float:
 def starts_right(world: World) -> Iterator[Found]:
     """The first law: a start says that the group is not up only if it is not, or a command of its call did not end well."""
     for call in world.cluster.scripts:
-        if call.kind != "start" or call.code in (None, 0) or not call.was_up or not isinstance(call.script, Shell):
+        if call.kind != "start" or call.code != CODE_NOT_UP or not call.was_up or not isinstance(call.script, Shell):
             continue
         runs = [run for run in world.nodes[call.node].records if call.began_s <= run.began_s <= (call.ended_s or inf)]
         unsure = any(one.node == call.node and one.kind in UNSURE and one.began_s <= (call.ended_s or inf) for one in world.struck)

@@ -29,7 +29,7 @@ GROUP = "group-a"
 COMMAND = """\
 @echo off
 rem NAME VERB: behaves as the files beside it say
->>"{calls}" echo run {name} %1
+"{bin}\\RUN.exe" {name} %1
 if defined HALFWAY exit /b 1
 :hold
 if exist "{state}.hold" "{bin}\\HOLD.exe" 1 & goto :hold
@@ -140,7 +140,7 @@ class Node:
         for name, text in sources("windows").items():
             if "/" not in name:
                 (self.scripts / name).write_bytes(as_rendered(text, encoding))
-        for name in ("ARMSLEEP", "ARMBCAST", "CLPLOGCMD", "HOLD"):
+        for name in ("ARMSLEEP", "ARMBCAST", "CLPLOGCMD", "HOLD", "RUN"):
             os.link(windows.bin / "record.exe", self.bin / f"{name}.exe")
         os.link(windows.bin / "dcsup.exe", self.bin / "dcsup.exe")
         self.services = services.split()

@@ -1,6 +1,6 @@
 /* ARMSLEEP, ARMBCAST and CLPLOGCMD: one program under three names. It records its name and its arguments. As ARMSLEEP it then sleeps
    RECORD_MS milliseconds for each second that was asked for; as HOLD it does so without a record, for stand-ins that wait;
-   a file that HOLD is given cannot be renamed as long as it waits.
+   a file that HOLD is given cannot be renamed as long as it waits. As RUN it records that a verb was run: `run agent start`.
    A script's own steps of one second go into a file of their own: they are made while something else runs, and a batch file's line is
    lost when its file is being written by another process in that moment. */
 #include "recording.h"
@@ -13,6 +13,11 @@ int wmain(int count, wchar_t **words)
     name = _wcsupr(name ? name + 1 : words[0]);
     if (wcsstr(name, L".EXE"))
         *wcsstr(name, L".EXE") = 0;
+    if (!wcscmp(name, L"RUN")) {
+        swprintf(line, 4096, L"run %ls %ls\n", words[1], words[2]);
+        record_line(line, L"");
+        return 0;
+    }
     wcscat(line, name);
     for (int n = 1; n < count; n++) {
         wcscat(line, L"|");
