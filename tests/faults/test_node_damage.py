@@ -167,17 +167,23 @@ def test_folders_in_place_of_files_do_not_stop_the_outbox(tmp_path: Path, what: 
     assert DiskSequence(tmp_path).last == sequence.last
 
 
-def test_a_script_that_its_disk_kept_from_its_ticket_lets_nobody_else_have_it(node: Node) -> None:
-    """N2, N7: without its ticket it runs the guide's sequence and gives no sign of life, so that nobody claims a command beside it when the
-    disk takes renames again; before its next command it takes the ticket."""
+def a_disk_that_refuses_tickets(node: Node) -> tuple[Path, dict[str, str]]:
+    """As long as the file is there no script can take a ticket; and the environment in which that is so."""
     refuses = node.home / "refuses"
     refuses.touch()
     move = next(path for path in ("/bin/mv", "/usr/bin/mv") if Path(path).exists())
     shim = f'#!/bin/sh\n[ -e \'{refuses}\' ] && case $2 in *.script*) exit 1 ;; esac\nexec {move} "$@"\n'
+    return refuses, path_with(node, "mv", shim)
+
+
+def test_a_script_that_its_disk_kept_from_its_ticket_lets_nobody_else_have_it(node: Node) -> None:
+    """N2, N7: without its ticket it runs the guide's sequence and gives no sign of life, so that nobody claims a command beside it when the
+    disk takes renames again; before its next command it takes the ticket."""
+    refuses, moving = a_disk_that_refuses_tickets(node)
     node.bypass()
     node.put("agent", "hold")
     node.put("server", "hold")
-    script = node.begin("start.sh", **path_with(node, "mv", shim))
+    script = node.begin("start.sh", **moving)
     with killed_at_end(script):
         eventually(lambda: node.verbs() == START[:1])
         refuses.unlink()
@@ -194,6 +200,24 @@ def test_a_script_that_its_disk_kept_from_its_ticket_lets_nobody_else_have_it(no
         assert script.wait(LIMIT_S) == 0
     assert node.verbs() == START
     assert node.ticket().state == "done"
+
+
+@pytest.mark.parametrize("heals", [False, True])
+def test_a_stop_that_its_disk_keeps_from_its_ticket_stops_everything(node: Node, heals: bool) -> None:
+    """A stop that returned 0 and left a service running would bring the group up twice: each verb runs, with its ticket or without."""
+    refuses, moving = a_disk_that_refuses_tickets(node)
+    node.bypass()
+    node.put("agent", "up")
+    node.put("server", "up", "hold")
+    script = node.begin("stop.sh", **moving)
+    with killed_at_end(script):
+        eventually(lambda: node.verbs() == STOP[:1])
+        assert node.ticket().state == "open"
+        if heals:
+            refuses.unlink()
+        node.take("server", "hold")
+        assert script.wait(LIMIT_S) == 0
+    assert node.verbs() == STOP
 
 
 # -- a clock that jumps
